@@ -1,0 +1,3 @@
+"""Config Registry: progressive delivery for configuration, native to Kubernetes."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,108 @@
+"""The content of a version: what `dataFrom` and `data` merge to, checked and with its hash.
+
+Pure: sources come as the text that was read from ConfigMaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from configregistry.errors import FieldError
+from configregistry.model.canonical import MAX_SAFE_INTEGER, canonical, content_hash, join_object
+from configregistry.model.names import KEY_PATTERN, MAX_CONTENT_BYTES, MAX_KEYS, is_key
+from configregistry.model.spec import DataFrom
+
+
+class Content(NamedTuple):
+    """Checked content: its canonical JSON and what is often asked of it."""
+
+    hash: str
+    json: bytes
+    keys: int
+
+
+class Source(NamedTuple):
+    """One `dataFrom` entry with the `data` of its ConfigMap (empty for an optional one that is absent)."""
+
+    ref: DataFrom
+    data: Mapping[str, str]
+
+
+def merge(sources: Iterable[Source], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Sources in order, then `data`; the later wins, by whole top-level key."""
+    merged: dict[str, Any] = {}
+    for source in sources:
+        for key, text in source.data.items():
+            merged[source.ref.prefix + key] = _value(text, source.ref.format)
+    merged.update(data)
+    return merged
+
+
+def build(merged: Mapping[str, Any]) -> Content:
+    """Check a merged object and name it. Raises `FieldError` with the key's path."""
+    if len(merged) > MAX_KEYS:
+        raise FieldError("spec.data", f"{len(merged)} keys", f"expected at most {MAX_KEYS:,} keys")
+    members = []
+    for key, value in merged.items():
+        if not is_key(key):
+            raise FieldError(f"spec.data[{key!r}]", key, f"expected a key of the form {KEY_PATTERN}")
+        members.append((key, _encode(f"spec.data[{key!r}]", value)))
+    json = join_object(members)
+    if len(json) > MAX_CONTENT_BYTES:
+        raise FieldError(
+            "spec.data",
+            f"{len(json):,} bytes",
+            f"expected at most {MAX_CONTENT_BYTES:,} bytes of canonical JSON after merging",
+        )
+    return Content(content_hash(json), json, len(members))
+
+
+def members(json: bytes) -> dict[str, bytes]:
+    """Each key of a canonical document with the JSON of its value. Raises `ValueError` for other bytes."""
+    return {key: bytes(raw) for key, raw in _MEMBERS.decode(json).items()}
+
+
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _value(text: str, form: str) -> Any:
+    """A ConfigMap's text as a value: in Auto a text that parses whole as JSON is that value."""
+    if form == "Auto":
+        try:
+            return msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+            return text
+    return text
+
+
+def _encode(field: str, value: Any) -> bytes:
+    try:
+        return canonical(value)
+    except RecursionError:
+        raise FieldError(field, None, "expected a value that is nested less deeply") from None
+    except ValueError as error:
+        place, number = _first_unsafe(field, value)
+        if number is not None:
+            raise FieldError(place, number, f"expected an integer within ±{MAX_SAFE_INTEGER}") from None
+        raise FieldError(field, None, f"expected a JSON value: {error}") from None
+
+
+def _first_unsafe(field: str, value: Any) -> tuple[str, int | None]:
+    """Where the first integer beyond ±(2^53-1) stands in a value."""
+    if isinstance(value, bool):
+        return field, None
+    if isinstance(value, int):
+        return field, value if abs(value) > MAX_SAFE_INTEGER else None
+    parts: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, dict):
+        parts = ((f"{field}.{key}", item) for key, item in value.items())
+    elif isinstance(value, list):
+        parts = ((f"{field}[{index}]", item) for index, item in enumerate(value))
+    for place, item in parts:
+        found = _first_unsafe(place, item)
+        if found[1] is not None:
+            return found
+    return field, None

@@ -1,0 +1,1 @@
+"""What decides, pure: `decide(status, observation) -> Decision`. No I/O, no clock, no randomness."""

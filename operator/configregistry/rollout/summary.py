@@ -1,0 +1,189 @@
+"""The one place that writes conditions: the table of resource.md as a table.
+
+No other module makes a `Condition`. Messages hold nothing that changes by itself (no elapsed time),
+or each look at a registry would be a write.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from msgspec.structs import replace
+
+from configregistry.clock import timestamp
+from configregistry.model import conditions as c
+from configregistry.model.conditions import Condition, Truth
+from configregistry.model.durations import format_duration
+from configregistry.model.status import Canary, Rejected, Status
+from configregistry.rollout import gates
+from configregistry.rollout.intent import Intent, Wish, intent_of
+from configregistry.rollout.observation import Observation
+from configregistry.rollout.plan import Plan
+from configregistry.rollout.table import Phase, phase_of
+
+Mark = tuple[Truth, str]
+
+
+class Row(NamedTuple):
+    """A row of the conditions table: Ready, Reconciling and Stalled."""
+
+    ready: Mark
+    reconciling: Mark = ("False", c.IDLE)
+    stalled: Mark = ("False", c.IDLE)
+
+
+def _waiting(reason: str, reconciling: str | None = None) -> Row:
+    return Row(("False", reason), reconciling=("True", reconciling or reason))
+
+
+def _stalled(reason: str) -> Row:
+    return Row(("False", reason), stalled=("True", reason))
+
+
+STEADY: Final = Row(("True", c.ROLLOUT_COMPLETE))
+PINNED: Final = Row(("True", c.PINNED))
+STEP_RUNNING: Final = _waiting(c.ROLLOUT_IN_PROGRESS, c.STEP_RUNNING)
+CHECKS_PENDING: Final = _waiting(c.ROLLOUT_IN_PROGRESS, c.CHECKS_PENDING)
+PAUSED: Final = _waiting(c.PAUSED)
+BAKING: Final = _waiting(c.BAKING)
+DEPENDENCY: Final = _waiting(c.DEPENDENCY_NOT_READY, c.WAITING_FOR_DEPENDENCY)
+STALLED: Final = {
+    reason: _stalled(reason)
+    for reason in (c.ROLLED_BACK, c.ABORTED, c.CHECK_FAILED, c.HOOK_VETOED, c.PROJECTION_CONFLICT, c.INVALID_SPEC)
+}
+WAITING: Final = {reason: _waiting(reason) for reason in (c.SOURCE_NOT_FOUND, c.VALIDATOR_UNAVAILABLE)}
+_REJECTED_AS: Final = {"CheckFailed": c.ROLLED_BACK, "Aborted": c.ABORTED, "Unpinned": c.ABORTED}
+
+
+_PASSED: Final[tuple[Truth, str, str]] = ("True", c.CHECKS_PASSING, "all checks pass")
+
+
+class Said(NamedTuple):
+    """A row with the sentence that explains it."""
+
+    row: Row
+    message: str
+
+
+def summarise(status: Status, obs: Observation) -> Status:
+    """The status with all five conditions and the generation that they speak of."""
+    intent = intent_of(status, obs)
+    row, message = _row(status, obs, intent)
+    stable = status.stable
+    available: tuple[Truth, str, str] = (
+        ("True", c.VERSION_SERVED, f"version {stable.version} is served")
+        if stable
+        else ("False", c.NO_VERSION, "no version has been served yet")
+    )
+    told = (
+        (c.AVAILABLE, *available),
+        (c.READY, *row.ready, message),
+        (c.RECONCILING, *row.reconciling, message if row.reconciling[0] == "True" else ""),
+        (c.STALLED, *row.stalled, message if row.stalled[0] == "True" else ""),
+        (c.HEALTHY, *_healthy(status, obs, intent)),
+    )
+    before = {condition.type: condition for condition in status.conditions}
+    now = timestamp(obs.now)
+    conditions = tuple(_condition(before.get(each[0]), *each, obs.generation, now) for each in told)
+    return replace(status, uid=obs.uid, observed_generation=obs.generation, conditions=conditions)
+
+
+def _condition(
+    before: Condition | None, kind: str, truth: Truth, reason: str, message: str, generation: int, now: str
+) -> Condition:
+    since = before.last_transition_time if before and before.status == truth else now
+    text = message if len(message) <= c.MAX_MESSAGE else f"{message[: c.MAX_MESSAGE - 3]}..."
+    return Condition(
+        type=kind,
+        status=truth,
+        reason=reason,
+        message=text,
+        observed_generation=generation,
+        last_transition_time=since or now,
+    )
+
+
+def _row(status: Status, obs: Observation, intent: Intent) -> Said:
+    """The row that applies: a pin that is served, then what is stalled, what waits, what rolls out."""
+    canary, plan = status.canary, obs.plan
+    stable = status.stable.version if status.stable else 0
+    if intent.wish is Wish.PINNED:
+        return Said(PINNED, f"version {stable} is served to everybody, pinned by spec.pinnedVersion")
+    stalled = _stalled_row(status, obs, intent)
+    if stalled is not None:
+        return stalled
+    if intent.problem is not None:
+        return Said(WAITING[intent.problem.reason], intent.problem.message)
+    if intent.wish is Wish.DEPENDENCY:
+        return Said(DEPENDENCY, f"waits for {', '.join(obs.waiting_for)} to be Ready")
+    if canary is not None and plan is not None:
+        return _rolling(status, canary, plan, obs)
+    return Said(STEADY, f"version {stable} is served to everybody")
+
+
+def _stalled_row(status: Status, obs: Observation, intent: Intent) -> Said | None:
+    if phase_of(status) is Phase.FAILED and status.canary is not None:
+        return Said(STALLED[c.CHECK_FAILED], f"version {status.canary.version} stays: {status.canary.failure}")
+    if intent.problem is not None and intent.problem.reason in STALLED:
+        return Said(STALLED[intent.problem.reason], intent.problem.message)
+    if obs.plan is None and intent.wish is not Wish.PROBLEM:
+        return Said(STALLED[c.INVALID_SPEC], "spec.rollout could not be read")
+    if intent.wish is Wish.VETOED:
+        return Said(STALLED[c.HOOK_VETOED], obs.hook_message)
+    if obs.projection:
+        return Said(STALLED[c.PROJECTION_CONFLICT], obs.projection)
+    if intent.rejected is not None:
+        return Said(STALLED[_REJECTED_AS.get(intent.rejected.reason, c.ROLLED_BACK)], _told(intent.rejected))
+    return None
+
+
+def _told(rejected: Rejected) -> str:
+    name = f"version {rejected.version}" if rejected.version else f"content {rejected.hash}"
+    return f"{name}: {rejected.message}; change the content, or command retry"
+
+
+def _rolling(status: Status, canary: Canary, plan: Plan, obs: Observation) -> Said:
+    phase = phase_of(status)
+    place = f"version {canary.version} at {canary.weight} % (step {canary.current_step_index} of {canary.steps})"
+    if canary.paused is not None:
+        why = {"Command": "by command", "Spec": "by spec.rollout.paused", "Step": "waits for promote"}
+        return Said(PAUSED, f"{place}: paused, {why[canary.paused.by]}")
+    if phase is Phase.QUEUED:
+        return Said(STEP_RUNNING, f"version {canary.version} waits for its PreRollout hooks")
+    missing = gates.lacking(plan, obs.reports)
+    elapsed = gates.elapsed_now(canary, phase, obs.since_saved)
+    lacks = bool(missing) and gates.time_is_over(canary, plan, elapsed)
+    pending = f"{place}: waits for a Pass of {', '.join(missing)}"
+    if phase is Phase.BAKING:
+        return Said(BAKING, pending if lacks else f"{place}: bakes for {format_duration(plan.bake)}")
+    return Said(CHECKS_PENDING, pending) if lacks else Said(STEP_RUNNING, place)
+
+
+def _healthy(status: Status, obs: Observation, intent: Intent) -> tuple[Truth, str, str]:
+    """The verdict on the candidate; without one, the last that was."""
+    canary = status.canary
+    if canary is None:
+        if intent.rejected is not None and intent.rejected.reason == "CheckFailed":
+            return "False", c.CHECK_FAILED, intent.rejected.message
+        last = next((each for each in status.conditions if each.type == c.HEALTHY), None)
+        waiting = intent.wish in (Wish.PROBLEM, Wish.DEPENDENCY, Wish.VETOED)
+        if last is None or waiting:
+            return "Unknown", c.NO_CANDIDATE, ""
+        if last.reason == c.NO_DATA:
+            # The write that completes counts the last Pass too, so no earlier condition could tell of it.
+            return _PASSED if _completed_by_checks(status, obs) else ("Unknown", c.NO_CANDIDATE, "")
+        return last.status, last.reason, last.message
+    if canary.failed:
+        return "False", c.CHECK_FAILED, canary.failure
+    checks = obs.plan.checks if obs.plan else ()
+    passed = {check.name for check in canary.checks if check.passed}
+    if checks and all(check.name in passed for check in checks):
+        return _PASSED
+    missing = ", ".join(check.name for check in checks if check.name not in passed)
+    return "Unknown", c.NO_DATA, f"no Pass yet of {missing}" if missing else "no checks"
+
+
+def _completed_by_checks(status: Status, obs: Observation) -> bool:
+    outcome = status.last_outcome
+    checked = obs.plan is not None and bool(obs.plan.checks)
+    return checked and outcome is not None and (outcome.result, outcome.trigger) == ("Completed", "System")
