@@ -67,4 +67,9 @@ class Condition(msgspec.Struct, frozen=True, rename="camel"):
 
 
 MAX_MESSAGE: Final = 1024
-"""Longer ones are cut: a status is read by people, and `metav1.Condition` allows 32 KiB."""
+"""Longer texts are cut: a status is read by people, and the CRD refuses one whose texts are too long."""
+
+
+def cut(text: str, most: int = MAX_MESSAGE) -> str:
+    """A text that fits into a status. One that did not would make each write of it fail, a rollback too."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -5,7 +5,7 @@ Pure: sources come as the text that was read from ConfigMaps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -32,11 +32,15 @@ class Source(NamedTuple):
 
 
 def merge(sources: Iterable[Source], data: Mapping[str, Any]) -> dict[str, Any]:
-    """Sources in order, then `data`; the later wins, by whole top-level key."""
+    """Sources in order, then `data`; the later wins, by whole top-level key. Raises `FieldError` for a bad key."""
     merged: dict[str, Any] = {}
-    for source in sources:
-        for key, text in source.data.items():
-            merged[source.ref.prefix + key] = _value(text, source.ref.format)
+    for index, source in enumerate(sources):
+        for name, text in source.data.items():
+            key = source.ref.prefix + name
+            if not is_key(key):  # a ConfigMap may hold `_x` or `.x`; told here, where it is known whose it is
+                place = f"spec.dataFrom[{index}]: ConfigMap {source.ref.config_map_ref.name}"
+                raise FieldError(place, key, f"expected a key of the form {KEY_PATTERN}")
+            merged[key] = _value(text, source.ref.format)
     merged.update(data)
     return merged
 
@@ -84,25 +88,20 @@ def _encode(field: str, value: Any) -> bytes:
     except RecursionError:
         raise FieldError(field, None, "expected a value that is nested less deeply") from None
     except ValueError as error:
-        place, number = _first_unsafe(field, value)
-        if number is not None:
-            raise FieldError(place, number, f"expected an integer within ±{MAX_SAFE_INTEGER}") from None
+        for place, number in _integers(field, value):
+            if abs(number) > MAX_SAFE_INTEGER:
+                raise FieldError(place, number, f"expected an integer within ±{MAX_SAFE_INTEGER}") from None
         raise FieldError(field, None, f"expected a JSON value: {error}") from None
 
 
-def _first_unsafe(field: str, value: Any) -> tuple[str, int | None]:
-    """Where the first integer beyond ±(2^53-1) stands in a value."""
-    if isinstance(value, bool):
-        return field, None
-    if isinstance(value, int):
-        return field, value if abs(value) > MAX_SAFE_INTEGER else None
-    parts: Iterable[tuple[str, Any]] = ()
-    if isinstance(value, dict):
-        parts = ((f"{field}.{key}", item) for key, item in value.items())
-    elif isinstance(value, list):
-        parts = ((f"{field}[{index}]", item) for index, item in enumerate(value))
-    for place, item in parts:
-        found = _first_unsafe(place, item)
-        if found[1] is not None:
-            return found
-    return field, None
+def _integers(field: str, value: Any) -> Iterator[tuple[str, int]]:
+    """Each integer in a value with its path. Not recursive: it looks for what is wrong with any value at all."""
+    found = [(field, value)]
+    while found:
+        place, item = found.pop()
+        if isinstance(item, dict):
+            found += [(f"{place}.{key}", part) for key, part in item.items()]
+        elif isinstance(item, list | tuple):
+            found += [(f"{place}[{index}]", part) for index, part in enumerate(item)]
+        elif isinstance(item, int) and not isinstance(item, bool):
+            yield place, item

@@ -8,7 +8,7 @@ from typing import Final
 from configregistry.errors import FieldError
 
 DURATION_PATTERN: Final = r"([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?"
-_DURATION: Final = re.compile(r"(?=.)(?:(\d{1,9})h)?(?:(\d{1,9})m(?!s))?(?:(\d{1,9})s)?(?:(\d{1,9})ms)?")
+_DURATION: Final = re.compile(r"(?=.)(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m(?!s))?(?:([0-9]{1,9})s)?(?:([0-9]{1,9})ms)?")
 _UNITS: Final = (3_600_000, 60_000, 1_000, 1)
 
 

@@ -11,7 +11,7 @@ does not say of itself.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Final, Protocol
 
 BUCKETS: Final = 10_000
@@ -51,13 +51,21 @@ class Candidate(Protocol):
         ...
 
 
+class Attributes(Protocol):
+    """What a consumer says of itself. A dict will do."""
+
+    def get(self, name: str, /) -> str | None:
+        """Give the value of an attribute, or None."""
+        ...
+
+
 def bucket(seed: str, target: str) -> int:
     """Give the target's bucket, 0 to 9,999."""
     digest = hashlib.sha256(f"{seed}\n{target}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") % BUCKETS
 
 
-def gets_candidate(candidate: Candidate, target: str | None, attributes: Mapping[str, str]) -> bool:
+def gets_candidate(candidate: Candidate, target: str | None, attributes: Attributes) -> bool:
     """Tell whether a consumer gets the candidate.
 
     Without a target (None or empty: an unset variable is nobody's identity) only a match rule or

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from configregistry.model.names import COMMAND_PREFIX
 from configregistry.model.status import Status
+from configregistry.rollout import gates
 from configregistry.rollout.observation import Command, Observation, Verb
-from configregistry.rollout.table import TABLE, Event, Phase, phase_of
+from configregistry.rollout.table import TABLE, Event, phase_of
 
 _EVENTS: Final = {
     Verb.ABORT: Event.ABORT,
@@ -18,6 +21,11 @@ _EVENTS: Final = {
     Verb.RESUME: Event.RESUME,
     Verb.RETRY: Event.RETRY,
 }
+
+_NUMBER: Final = re.compile(r"[0-9]{1,16}")
+_LONGEST_STEP: Final = 63
+_LONGEST_TOKEN: Final = 253
+"""As the CRD has them for status.commands: a longer one would make every write of the status fail."""
 
 
 class Ordered(NamedTuple):
@@ -36,8 +44,11 @@ def commands_of(annotations: Mapping[str, str]) -> tuple[Command, ...]:
         if text:
             version, _, rest = text.partition(":")
             step, _, token = rest.partition(":")
-            number = int(version) if version.isascii() and version.isdigit() else None
-            found.append(Command(verb, number if token else None, step, token or text))
+            token = token or text
+            readable = _NUMBER.fullmatch(version) and token is not text and len(step) <= _LONGEST_STEP
+            if len(token) > _LONGEST_TOKEN:
+                readable, token = None, hashlib.sha256(token.encode()).hexdigest()
+            found.append(Command(verb, int(version), step, token) if readable else Command(verb, None, "", token))
     return tuple(found)
 
 
@@ -58,7 +69,7 @@ def _why_not(status: Status, obs: Observation, command: Command, event: Event) -
     if command.version is None:
         return "expected <version>:<step>:<token>"
     if event is Event.RETRY:
-        return "" if _is_rejected(status, obs, command.version) else f"version {command.version} is not rejected"
+        return "" if rejected_as(status, obs, command.version) else f"version {command.version} is not rejected"
     canary, phase = status.canary, phase_of(status)
     if canary is None or canary.version != command.version:
         present = f"version {canary.version}" if canary else "none"
@@ -67,15 +78,23 @@ def _why_not(status: Status, obs: Observation, command: Command, event: Event) -
         return f"not in phase {phase.value}"
     if event is Event.PROMOTE and command.step != str(canary.current_step_index):
         return f"step {command.step} is not the current one ({canary.current_step_index})"
-    if event is Event.PROMOTE and (canary.promoted or obs.plan is None):
-        return "already promoted" if canary.promoted else "spec.rollout is invalid"
-    if obs.plan is None and phase is not Phase.EMPTY and event in (Event.PROMOTE, Event.RESUME):
+    if event in (Event.PROMOTE, Event.RESUME) and obs.plan is None:
         return "spec.rollout is invalid"
+    if event is Event.PROMOTE and obs.plan is not None and gates.off_course(canary, obs.plan):
+        return "the steps were edited, and start again"
+    if event is Event.PROMOTE and canary.promoted:
+        return "already promoted"
     return ""
 
 
-def _is_rejected(status: Status, obs: Observation, number: int) -> bool:
-    if any(entry.version == number for entry in status.rejected):
-        return True
-    version = obs.versions.get(number)
-    return version is not None and version.hash in status.rejected_hashes
+def rejected_as(status: Status, obs: Observation, number: int | None) -> frozenset[str]:
+    """The rejected hashes that a retry of a version means.
+
+    0 is the content that the spec asks for: its number is not known when it was rejected so long ago that
+    the telling of it is dropped and its version pruned.
+    """
+    meant = {entry.hash for entry in status.rejected if entry.version == number}
+    meant |= {version.hash for version in obs.versions.values() if version.number == number}
+    if number == 0 and obs.content is not None:
+        meant.add(obs.content.hash)
+    return frozenset(meant.intersection(status.rejected_hashes))

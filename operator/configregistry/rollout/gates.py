@@ -10,15 +10,17 @@ from typing import Final
 import msgspec
 
 from configregistry.errors import FieldError
+from configregistry.model.conditions import cut
 from configregistry.model.durations import format_duration, parse_duration
-from configregistry.model.status import Canary, CheckState
+from configregistry.model.status import Canary, CheckState, Status
 from configregistry.rollout.observation import CheckReport, Observation, Probe, Verdict
 from configregistry.rollout.plan import CheckPlan, Plan, Stage
-from configregistry.rollout.table import RUNNING, Phase
+from configregistry.rollout.table import RUNNING, phase_of
 
 SAVE_EVERY: Final = 10.0
 """Seconds after which elapsed time and passes are stored at the latest (rollout.md, "Order of decisions")."""
 
+_LONGEST_VALUE: Final = 256
 _VERDICT_OF_NO_DATA: Final = {"Wait": Verdict.NO_DATA, "Fail": Verdict.FAIL, "Pass": Verdict.PASS}
 
 
@@ -49,9 +51,9 @@ def _counted(state: CheckState, verdict: Verdict, probe: Probe) -> CheckState:
         failed=state.failed + (verdict is Verdict.FAIL),
         errors=state.errors + (verdict is Verdict.ERROR),
         consecutive_errors=state.consecutive_errors + 1 if verdict is Verdict.ERROR else 0,
-        last_value=probe.value,
+        last_value=cut(probe.value, _LONGEST_VALUE),
         last_at=probe.at,
-        message=probe.message,
+        message=cut(probe.message),
     )
 
 
@@ -80,8 +82,15 @@ def tripped(canary: Canary, plan: Plan) -> str | None:
             told = f"{state.consecutive_errors} errors in a row, limit {check.spec.consecutive_error_limit}"
         else:
             continue
-        return f"check {check.name}: {state.message or state.last_value or 'no value'} ({told})"
+        return cut(f"check {check.name} ({told}): {_said(state)}")
     return None
+
+
+def _said(state: CheckState) -> str:
+    """What the latest probe said, with its value."""
+    if not state.last_value or state.last_value in state.message:
+        return state.message or "no value"
+    return f"{state.last_value}: {state.message}" if state.message else state.last_value
 
 
 def lacking(plan: Plan, reports: tuple[CheckReport, ...]) -> tuple[str, ...]:
@@ -94,12 +103,17 @@ def overdue(canary: Canary, plan: Plan, obs: Observation, elapsed: float) -> str
     """The sentence that says which checks let the progress deadline pass; None while it has not."""
     over_for = elapsed - wait_of(canary, plan)
     missing = lacking(plan, obs.reports)
-    if not missing or not time_is_over(canary, plan, elapsed) or over_for < plan.progress_deadline:
+    if off_course(canary, plan) or not missing or not time_is_over(canary, plan, elapsed):
         return None
-    return (
-        f"check {', '.join(missing)}: no Pass within progressDeadline "
-        f"{format_duration(plan.progress_deadline)} after the step's pauses"
-    )
+    if over_for < plan.progress_deadline:
+        return None
+    limit = format_duration(plan.progress_deadline)
+    return cut(f"check {', '.join(missing)}: no Pass within progressDeadline {limit} after the step's pauses")
+
+
+def off_course(canary: Canary, plan: Plan) -> bool:
+    """Whether the candidate is in no stage of the plan: the steps were edited (or the status was, by a hand)."""
+    return canary.steps_hash != plan.steps_hash or stage_of(canary, plan) is None
 
 
 def stage_of(canary: Canary, plan: Plan) -> Stage | None:
@@ -131,9 +145,22 @@ def stored_elapsed(canary: Canary) -> float:
         return 0.0
 
 
-def elapsed_now(canary: Canary, phase: Phase, since_saved: float) -> float:
-    """Seconds that the present stage has run: what is stored, and what this process measured since."""
-    return stored_elapsed(canary) + (max(0.0, since_saved) if phase in RUNNING else 0.0)
+def elapsed_now(status: Status, obs: Observation) -> float:
+    """Seconds that the present stage has run: what is stored, and what this process measured since.
+
+    With the pauses over it grows only while a check lacks a Pass, since progressDeadline is measured with
+    it: a candidate that only content holds up must not be overdue to a new leader, who has seen no Pass yet.
+    """
+    canary = status.canary
+    if canary is None:
+        return 0.0
+    elapsed = stored_elapsed(canary)
+    if phase_of(status) not in RUNNING:
+        return elapsed
+    elapsed += max(0.0, obs.since_saved)
+    if obs.plan is None or off_course(canary, obs.plan) or lacking(obs.plan, obs.reports):
+        return elapsed
+    return min(elapsed, wait_of(canary, obs.plan))
 
 
 def _times(number: int) -> str:

@@ -70,4 +70,20 @@ def _pin(status: Status, obs: Observation, number: int) -> Intent:
     if rejected is not None:
         message = f"{field}: expected a version that is not rejected ({rejected.reason}: {rejected.message}); see retry"
         return Intent(Wish.PROBLEM, Problem(c.INVALID_SPEC, message))
+    canary = status.canary
+    if canary is not None and canary.failed and canary.hash == version.hash:
+        message = f"{field}: expected a version that has not failed ({canary.failure}); see promote-full"
+        return Intent(Wish.PROBLEM, Problem(c.INVALID_SPEC, message))
     return Intent(Wish.PINNED, version=version)
+
+
+def pin_is_due(status: Status, intent: Intent) -> bool:
+    """Whether a pin that may be served is not yet what everybody gets."""
+    if intent.wish is not Wish.PINNED or intent.version is None:
+        return False
+    return status.canary is not None or status.stable is None or status.stable.version != intent.version.number
+
+
+def fallback_is_due(status: Status, obs: Observation, intent: Intent) -> bool:
+    """Whether spec.fallback is yet to be accepted. A pin is a pin of content, so it does not hold that up."""
+    return obs.problem is None and intent.wish is not Wish.PROBLEM and status.fallback != obs.fallback

@@ -2,7 +2,7 @@
 
 Pure: the state is the status, the time is in the observation. An event that the table lacks in the
 present phase raises `IllegalTransition`, and nothing has changed. How to follow it: `order.choose` picks
-the event, `changes.APPLY` gives its effect, `summary.summarise` writes the conditions.
+the event, `effects.APPLY` gives its effect, `summary.summarise` writes the conditions.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from configregistry.clock import timestamp
 from configregistry.model.durations import format_duration
 from configregistry.model.status import CommandRecord, Status
 from configregistry.rollout import gates
-from configregistry.rollout.changes import APPLY, Change, Result
+from configregistry.rollout.changes import Change, Result
 from configregistry.rollout.commands import Ordered
+from configregistry.rollout.effects import APPLY
 from configregistry.rollout.observation import Command, Decision, Note, Observation
 from configregistry.rollout.order import Record, choose
 from configregistry.rollout.summary import summarise
@@ -27,15 +28,12 @@ class IllegalTransition(Exception):  # noqa: N818
 
 def decide(status: Status, obs: Observation) -> Decision:
     """What to do next about one registry. `status` is what was read; nothing of it is changed in place."""
-    phase = phase_of(status)
     current, elapsed = status, 0.0
     if status.canary is not None:
-        elapsed = gates.elapsed_now(status.canary, phase, obs.since_saved)
+        elapsed = gates.elapsed_now(status, obs)
         canary = gates.count(status.canary, obs.plan, obs.reports) if obs.plan else status.canary
         current = replace(status, canary=replace(canary, elapsed=format_duration(elapsed)))
     choice = choose(current, obs, elapsed)
-    if isinstance(choice, Record):
-        return Decision(status, record=True)
     if isinstance(choice, Ordered):
         told = Note(
             "Warning", "CommandIgnored", f"{choice.command.verb.value} {choice.command.token}: {choice.ignored}"
@@ -43,11 +41,14 @@ def decide(status: Status, obs: Observation) -> Decision:
         return _finished(status, Result(_noted(current, choice.command, "Ignored", obs), (told,)), obs)
     if isinstance(choice, Change):
         return _finished(status, _applied(current, choice), obs)
-    if _must_save(status, obs):
-        return _finished(status, Result(current, ()), obs)
-    calm = summarise(status, obs)
-    if calm != status:
-        return _finished(status, Result(current, ()), obs)
+    recording = isinstance(choice, Record)
+    if _must_save(status, obs) or (not recording and summarise(status, obs) != status):
+        # Before a version is recorded too: that may fail for long, and checks wait for their Fail to be stored.
+        saved = _finished(status, Result(current, ()), obs)
+        if saved.changed:
+            return saved
+    if recording:
+        return Decision(status, record=True)
     return Decision(status, wake_in=_wake_in(status, obs, elapsed))
 
 
@@ -86,6 +87,9 @@ def _finished(before: Status, result: Result, obs: Observation) -> Decision:
     """Conditions, generation and revision of the status that is to be written."""
     status = result.status
     given = gives(status) != gives(before)
+    # What this process measured is in the new status now, and its passes were those of the stage before.
+    same_stage = status.canary and before.canary and status.canary.step_started_at == before.canary.step_started_at
+    obs = obs._replace(since_saved=0.0, reports=obs.reports if same_stage else ())
     status = summarise(replace(status, revision=before.revision + given), obs)
     return Decision(status, changed=status != before, notes=result.notes, wake_in=0.0)
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from configregistry.model.status import Canary, Status
 from configregistry.rollout import gates
-from configregistry.rollout.changes import Change, may_begin
+from configregistry.rollout.changes import Change
 from configregistry.rollout.commands import Ordered, next_command
-from configregistry.rollout.intent import Wish, intent_of
+from configregistry.rollout.course import may_begin
+from configregistry.rollout.intent import Wish, fallback_is_due, intent_of, pin_is_due
 from configregistry.rollout.observation import HookState, Observation, Verb
 from configregistry.rollout.plan import Plan
 from configregistry.rollout.table import CHECKED, RUNNING, TABLE, Event, Phase, phase_of
@@ -60,10 +61,7 @@ def _command(status: Status, obs: Observation, elapsed: float, *verbs: Verb) -> 
 
 def _pin(status: Status, obs: Observation) -> Change | None:
     intent = intent_of(status, obs)
-    if intent.wish is not Wish.PINNED or intent.version is None:
-        return None
-    served = status.stable is not None and status.stable.version == intent.version.number
-    return None if served and status.canary is None else Change(Event.PIN, obs, version=intent.version)
+    return Change(Event.PIN, obs, version=intent.version) if pin_is_due(status, intent) else None
 
 
 def _content(status: Status, obs: Observation, phase: Phase) -> Change | Record | None:
@@ -76,9 +74,7 @@ def _content(status: Status, obs: Observation, phase: Phase) -> Change | Record 
             return Record()
         event = Event.SUPERSEDE if status.canary else Event.FIRST if phase is Phase.EMPTY else Event.START
         return Change(event, obs, version=intent.version)
-    if obs.problem is None and obs.pinned is None and status.fallback != obs.fallback:
-        return Change(Event.FALLBACK, obs)
-    return None
+    return Change(Event.FALLBACK, obs) if fallback_is_due(status, obs, intent) else None
 
 
 def _course(status: Status, obs: Observation, phase: Phase, elapsed: float) -> Change | None:
@@ -89,7 +85,8 @@ def _course(status: Status, obs: Observation, phase: Phase, elapsed: float) -> C
     if phase is Phase.QUEUED:
         if obs.hook is HookState.VETOED:
             return Change(Event.VETO, obs)
-        return Change(Event.BEGIN, obs) if may_begin(obs) else None
+        if may_begin(obs):
+            return Change(Event.BEGIN, obs)
     event = _edited(canary, plan, phase) or _timely(canary, obs, plan, phase, elapsed)
     return Change(event, obs, elapsed) if event else None
 
@@ -97,17 +94,20 @@ def _course(status: Status, obs: Observation, phase: Phase, elapsed: float) -> C
 def _edited(canary: Canary, plan: Plan, phase: Phase) -> Event | None:
     """spec.rollout was edited under the candidate."""
     allowed = TABLE[phase]
-    if plan.paused and Event.FREEZE in allowed:
+    if plan.paused and Event.FREEZE in allowed and not _frozen(canary):
         return Event.FREEZE
-    if not plan.paused and Event.THAW in allowed:
+    if not plan.paused and Event.THAW in allowed and _frozen(canary):
         return Event.THAW
-    strange = canary.steps_hash != plan.steps_hash or gates.stage_of(canary, plan) is None
-    if strange and Event.RESTEP in allowed:
+    if gates.off_course(canary, plan) and Event.RESTEP in allowed:
         return Event.RESTEP
     seed = plan.seed or canary.hash
     if (canary.match, canary.seed) != (plan.match, seed) and Event.RETARGET in allowed:
         return Event.RETARGET
     return None
+
+
+def _frozen(canary: Canary) -> bool:
+    return canary.paused is not None and canary.paused.by == "Spec"
 
 
 def _timely(canary: Canary, obs: Observation, plan: Plan, phase: Phase, elapsed: float) -> Event | None:

@@ -12,6 +12,9 @@ from configregistry.errors import FieldError
 from configregistry.model.durations import parse_duration
 from configregistry.model.spec import Check, MatchRule, Pause, RolloutSpec, Step, encode
 
+EVERYBODY: Final = 100
+"""Percent."""
+
 
 class Stage(NamedTuple):
     """A weight and the time that it is kept.
@@ -83,6 +86,10 @@ def plan_of(rollout: RolloutSpec) -> Plan:
             raise FieldError("spec.rollout.preset", rollout.preset, f"expected one of {', '.join(PRESETS)}")
         steps, preset_bake = PRESETS[rollout.preset]
         bake = bake if bake is not None else preset_bake
+    names = [check.name for check in rollout.checks]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise FieldError("spec.rollout.checks", twice, "expected each name once")
     return Plan(
         stages=_stages(steps),
         steps=len(steps),
@@ -106,7 +113,7 @@ def _stages(steps: tuple[Step, ...]) -> tuple[Stage, ...]:
             raise FieldError(field, None, "expected either setWeight or pause")
         if step.set_weight is not None:
             least = stages[-1].weight if stages else 0
-            if not least <= step.set_weight <= 100:
+            if not least <= step.set_weight <= EVERYBODY:
                 raise FieldError(
                     f"{field}.setWeight", step.set_weight, f"expected {least} to 100: weights never decrease"
                 )
@@ -120,8 +127,8 @@ def _stages(steps: tuple[Step, ...]) -> tuple[Stage, ...]:
             # What stands after a pause without end is never waited for: promote goes to the next weight.
             stage = stage._replace(pause=stage.pause + parse_duration(duration, f"{field}.pause.duration"))
         stages.append(stage)
-    if not stages or stages[-1].weight < 100:
-        stages.append(Stage(len(steps), 100, 0.0, waits=False))
+    if not stages or stages[-1].weight < EVERYBODY:
+        stages.append(Stage(len(steps), EVERYBODY, 0.0, waits=False))
     return tuple(stages)
 
 

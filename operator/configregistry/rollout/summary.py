@@ -16,8 +16,8 @@ from configregistry.model.conditions import Condition, Truth
 from configregistry.model.durations import format_duration
 from configregistry.model.status import Canary, Rejected, Status
 from configregistry.rollout import gates
-from configregistry.rollout.intent import Intent, Wish, intent_of
-from configregistry.rollout.observation import Observation
+from configregistry.rollout.intent import Intent, Wish, fallback_is_due, intent_of, pin_is_due
+from configregistry.rollout.observation import HookState, Observation
 from configregistry.rollout.plan import Plan
 from configregistry.rollout.table import Phase, phase_of
 
@@ -54,7 +54,7 @@ STALLED: Final = {
 WAITING: Final = {reason: _waiting(reason) for reason in (c.SOURCE_NOT_FOUND, c.VALIDATOR_UNAVAILABLE)}
 _REJECTED_AS: Final = {"CheckFailed": c.ROLLED_BACK, "Aborted": c.ABORTED, "Unpinned": c.ABORTED}
 
-
+_UNKNOWN_HEALTH: Final = (Wish.PROBLEM, Wish.DEPENDENCY, Wish.VETOED, Wish.NEW)
 _PASSED: Final[tuple[Truth, str, str]] = ("True", c.CHECKS_PASSING, "all checks pass")
 
 
@@ -92,23 +92,24 @@ def _condition(
     before: Condition | None, kind: str, truth: Truth, reason: str, message: str, generation: int, now: str
 ) -> Condition:
     since = before.last_transition_time if before and before.status == truth else now
-    text = message if len(message) <= c.MAX_MESSAGE else f"{message[: c.MAX_MESSAGE - 3]}..."
     return Condition(
         type=kind,
         status=truth,
         reason=reason,
-        message=text,
+        message=c.cut(message),
         observed_generation=generation,
         last_transition_time=since or now,
     )
 
 
 def _row(status: Status, obs: Observation, intent: Intent) -> Said:
-    """The row that applies: a pin that is served, then what is stalled, what waits, what rolls out."""
+    """The row that applies: first what is stalled, then what waits, what rolls out, and a pin that is served.
+
+    What is about to happen is rolling out already: Ready must not say that the new generation is done
+    in the write between.
+    """
     canary, plan = status.canary, obs.plan
     stable = status.stable.version if status.stable else 0
-    if intent.wish is Wish.PINNED:
-        return Said(PINNED, f"version {stable} is served to everybody, pinned by spec.pinnedVersion")
     stalled = _stalled_row(status, obs, intent)
     if stalled is not None:
         return stalled
@@ -116,8 +117,16 @@ def _row(status: Status, obs: Observation, intent: Intent) -> Said:
         return Said(WAITING[intent.problem.reason], intent.problem.message)
     if intent.wish is Wish.DEPENDENCY:
         return Said(DEPENDENCY, f"waits for {', '.join(obs.waiting_for)} to be Ready")
+    if pin_is_due(status, intent):
+        return Said(STEP_RUNNING, f"version {obs.pinned} is to be served: spec.pinnedVersion")
     if canary is not None and plan is not None:
         return _rolling(status, canary, plan, obs)
+    if intent.wish is Wish.NEW:
+        return Said(STEP_RUNNING, "new content is to be rolled out")
+    if fallback_is_due(status, obs, intent):
+        return Said(STEP_RUNNING, "spec.fallback is to be accepted")
+    if intent.wish is Wish.PINNED:
+        return Said(PINNED, f"version {stable} is served to everybody, pinned by spec.pinnedVersion")
     return Said(STEADY, f"version {stable} is served to everybody")
 
 
@@ -126,10 +135,10 @@ def _stalled_row(status: Status, obs: Observation, intent: Intent) -> Said | Non
         return Said(STALLED[c.CHECK_FAILED], f"version {status.canary.version} stays: {status.canary.failure}")
     if intent.problem is not None and intent.problem.reason in STALLED:
         return Said(STALLED[intent.problem.reason], intent.problem.message)
-    if obs.plan is None and intent.wish is not Wish.PROBLEM:
+    if obs.plan is None and intent.wish not in (Wish.PROBLEM, Wish.PINNED):
         return Said(STALLED[c.INVALID_SPEC], "spec.rollout could not be read")
     if intent.wish is Wish.VETOED:
-        return Said(STALLED[c.HOOK_VETOED], obs.hook_message)
+        return Said(STALLED[c.HOOK_VETOED], obs.hook_message or "a PreRollout hook said no")
     if obs.projection:
         return Said(STALLED[c.PROJECTION_CONFLICT], obs.projection)
     if intent.rejected is not None:
@@ -149,9 +158,10 @@ def _rolling(status: Status, canary: Canary, plan: Plan, obs: Observation) -> Sa
         why = {"Command": "by command", "Spec": "by spec.rollout.paused", "Step": "waits for promote"}
         return Said(PAUSED, f"{place}: paused, {why[canary.paused.by]}")
     if phase is Phase.QUEUED:
-        return Said(STEP_RUNNING, f"version {canary.version} waits for its PreRollout hooks")
+        what = "its first step" if obs.hook is HookState.ALLOWED else "its PreRollout hooks"
+        return Said(STEP_RUNNING, f"version {canary.version} waits for {what}")
     missing = gates.lacking(plan, obs.reports)
-    elapsed = gates.elapsed_now(canary, phase, obs.since_saved)
+    elapsed = gates.elapsed_now(status, obs)
     lacks = bool(missing) and gates.time_is_over(canary, plan, elapsed)
     pending = f"{place}: waits for a Pass of {', '.join(missing)}"
     if phase is Phase.BAKING:
@@ -163,11 +173,14 @@ def _healthy(status: Status, obs: Observation, intent: Intent) -> tuple[Truth, s
     """The verdict on the candidate; without one, the last that was."""
     canary = status.canary
     if canary is None:
+        if intent.wish in _UNKNOWN_HEALTH or obs.projection:
+            return "Unknown", c.NO_CANDIDATE, ""
         if intent.rejected is not None and intent.rejected.reason == "CheckFailed":
             return "False", c.CHECK_FAILED, intent.rejected.message
+        if status.last_outcome is not None and status.last_outcome.result == "RolledBack":
+            return "False", c.CHECK_FAILED, status.last_outcome.message
         last = next((each for each in status.conditions if each.type == c.HEALTHY), None)
-        waiting = intent.wish in (Wish.PROBLEM, Wish.DEPENDENCY, Wish.VETOED)
-        if last is None or waiting:
+        if last is None:
             return "Unknown", c.NO_CANDIDATE, ""
         if last.reason == c.NO_DATA:
             # The write that completes counts the last Pass too, so no earlier condition could tell of it.

@@ -79,7 +79,7 @@ def _stays(phase: Phase, *events: Event) -> dict[Event, frozenset[Phase]]:
 TABLE: Final[dict[Phase, dict[Event, frozenset[Phase]]]] = {
     _P.EMPTY: _stays(_P.EMPTY) | {_E.FIRST: _ENDED, _E.PIN: _ENDED},
     _P.STEADY: _stays(_P.STEADY, _E.PIN) | {_E.START: _STARTED},
-    _P.QUEUED: _stays(_P.QUEUED) | _ENDINGS | {_E.BEGIN: _BEGUN, _E.VETO: _ENDED},
+    _P.QUEUED: _stays(_P.QUEUED, _E.FREEZE, _E.THAW) | _ENDINGS | {_E.BEGIN: _BEGUN, _E.VETO: _ENDED},
     _P.STEPPING: _stays(_P.STEPPING, _E.RETARGET)
     | _ENDINGS
     | _CHECKED

@@ -1,0 +1,74 @@
+"""Runs kopf in a thread and loop of its own, and starts it again when it ends by itself.
+
+Of its own, because `kopf.operator()` cancels every task that is created in its loop after it, and because
+its ends (some API errors end it) must not end serving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import kopf
+import structlog
+
+from configregistry.handlers import registries, settings
+
+_log = structlog.get_logger(__name__)
+
+FIRST_RESTART: Final = 0.5
+LAST_RESTART: Final = 30.0
+"""Seconds before kopf is started again, doubled up to the last."""
+STOP_WITHIN: Final = 2.0
+"""Seconds that its thread is given to end; it is a daemon, so it cannot hold up the process."""
+
+
+class KopfThread:
+    """kopf, supervised."""
+
+    def __init__(
+        self,
+        login: settings.Login,
+        namespaces: tuple[str, ...],
+        enqueue: Callable[[str, str], None],
+    ) -> None:
+        self._login = login
+        self._namespaces = namespaces
+        self._enqueue = enqueue
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._supervise, name="kopf", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask it to end, and wait for it a while."""
+        self._stop.set()
+        self._thread.join(STOP_WITHIN)
+
+    def _supervise(self) -> None:
+        seconds = FIRST_RESTART
+        while not self._stop.is_set():
+            try:
+                asyncio.run(self._operator())
+            except Exception:  # noqa: BLE001
+                _log.exception("kopf ended with an error")
+            if self._stop.wait(seconds):
+                return
+            _log.warning("kopf ended and is started again", after=seconds)
+            seconds = min(seconds * 2, LAST_RESTART)
+
+    async def _operator(self) -> None:
+        registry = kopf.OperatorRegistry()
+        settings.register(registry, self._login)
+        registries.register(registry, self._enqueue)
+        await kopf.operator(
+            registry=registry,
+            namespaces=self._namespaces,
+            clusterwide=not self._namespaces,
+            standalone=True,
+            stop_flag=self._stop,
+        )

@@ -1,0 +1,78 @@
+"""What is asked, of whom, and what comes back: the words that the probers and the runner share.
+
+It exists so that a kind of check is one function from a `Question` to a `Finding`. It must never do
+I/O, and never know the kinds of checks or the reconciler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from configregistry.health.outbound import Outbound
+from configregistry.model.spec import Check
+from configregistry.model.status import Canary
+from configregistry.rollout.observation import Verdict
+
+
+class RolloutKey(NamedTuple):
+    """One candidate of one registry: another version or hash is another rollout.
+
+    Namespace and name are there for whoever queues the registry; `uid` tells namesakes apart.
+    """
+
+    namespace: str
+    registry: str
+    uid: str
+    version: int
+    hash: str
+
+
+class StageKey(NamedTuple):
+    """One stage of a candidate. `step_started_at` is in it because steps may be begun again."""
+
+    step: int
+    baking: bool
+    step_started_at: str
+
+    @classmethod
+    def of(cls, canary: Canary) -> StageKey:
+        """The stage that a status names."""
+        return cls(canary.current_step_index, canary.baking, canary.step_started_at)
+
+
+class Subject(NamedTuple):
+    """Whom a check is about: the values of the template names."""
+
+    namespace: str
+    registry: str
+    version: int
+    hash: str
+    stable_version: int | None
+
+
+class Question(NamedTuple):
+    """One probe to make. `timeout`, in seconds, is for all of it."""
+
+    check: Check
+    subject: Subject
+    stage: StageKey
+    timeout: float
+
+
+class Finding(NamedTuple):
+    """What a prober says: the verdict, the value as text (empty: none), a sentence if needed."""
+
+    verdict: Verdict
+    value: str = ""
+    message: str = ""
+
+
+class Means(NamedTuple):
+    """What probers ask with. A kind that needs more (the cluster, the consumers) adds a field."""
+
+    outbound: Outbound
+
+
+Prober = Callable[[Question, Means], Awaitable[Finding]]
+"""Makes one probe. What it raises is an Error verdict; it must let itself be cancelled."""

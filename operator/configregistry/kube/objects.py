@@ -1,0 +1,275 @@
+"""What is kept of an object: its metadata as values, the rest as bytes, parsed when asked for.
+
+Why: a parsed 2 KB object takes 20 KB of Python; 10,000 of them must fit in tens of megabytes. So
+spec, status and payload are copies of their JSON (`msgspec.Raw` would keep the whole page alive),
+and managedFields and kubectl's copy of the whole object are not kept at all.
+
+It must never judge content: an odd spec is still an object. What has no readable metadata raises
+`msgspec.DecodeError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from configregistry.kube import payload
+from configregistry.model.names import (
+    ANNOTATION_KEYS,
+    ANNOTATION_PARENT,
+    API_VERSION,
+    KIND,
+    LABEL_HASH,
+    LABEL_REGISTRY,
+)
+
+Key = tuple[str, str]
+"""Namespace and name."""
+
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+_MAX_DIGITS: Final = 18
+_NOT_KEPT: Final = "kubectl.kubernetes.io/last-applied-configuration"
+
+
+class OwnerReference(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    """Who an object belongs to."""
+
+    api_version: str = ""
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+    controller: bool = False
+
+
+class Meta(msgspec.Struct, frozen=True, gc=False):
+    """Metadata, without what nobody here asks for."""
+
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: str = ""
+    deletion_timestamp: str = ""
+    labels: Mapping[str, str] = _NOTHING
+    annotations: Mapping[str, str] = _NOTHING
+    owner_references: tuple[OwnerReference, ...] = ()
+    editor: str = ""
+    """The field manager that changed the object (not only a subresource of it) last: who."""
+
+    @property
+    def key(self) -> Key:
+        """Namespace and name."""
+        return (self.namespace, self.name)
+
+    @property
+    def terminating(self) -> bool:
+        """Whether the object is being deleted."""
+        return bool(self.deletion_timestamp)
+
+    def owned_by(self, uid: str) -> bool:
+        """Whether the ConfigRegistry of this UID controls the object."""
+        return any(
+            owner.uid == uid and owner.kind == KIND and owner.controller
+            for owner in self.owner_references
+        )
+
+
+class HasMeta(Protocol):
+    """Anything that a reflector can keep."""
+
+    @property
+    def meta(self) -> Meta:
+        """Its metadata."""
+        ...
+
+
+class MetaObject(msgspec.Struct, frozen=True, gc=False):
+    """An object of which only the metadata is kept, such as a ConfigMap that is watched."""
+
+    meta: Meta
+
+
+class RegistryObject(msgspec.Struct, frozen=True, gc=False):
+    """A ConfigRegistry. `spec` and `status` are JSON; `status` is empty where there is none yet."""
+
+    meta: Meta
+    spec: bytes
+    status: bytes = b""
+
+
+class RevisionObject(msgspec.Struct, frozen=True, gc=False):
+    """A ControllerRevision. `payload` is its `data` as JSON; empty where only metadata was read.
+
+    `number` is the one in its name, which is the fence; 0 where the name has none, or where the
+    `revision` field says otherwise: such an object is not a version.
+    """
+
+    meta: Meta
+    number: int
+    hash: str = ""
+    parent: int | None = None
+    keys: int = 0
+    payload: bytes = b""
+
+    @property
+    def registry(self) -> str:
+        """Name of the registry that it is a version of."""
+        return self.meta.labels.get(LABEL_REGISTRY, "")
+
+    @property
+    def owner_uid(self) -> str:
+        """UID of the registry that it is a version of; empty where it has no such owner."""
+        owners = (each for each in self.meta.owner_references if each.kind == KIND)
+        return next((each.uid for each in owners if each.controller), "")
+
+    def content(self) -> bytes:
+        """Give its canonical JSON. Raises `DamagedVersion`, a `ValueError`, if it is not whole."""
+        return payload.decode(self.payload, self.hash)
+
+
+class ListPage(msgspec.Struct, frozen=True):
+    """One page of a list: its objects undecoded, where it stands, and how to go on."""
+
+    items: tuple[msgspec.Raw, ...]
+    resource_version: str
+    continue_token: str
+
+
+def decode_registry(raw: bytes | msgspec.Raw) -> RegistryObject:
+    """Decode a ConfigRegistry."""
+    wire = _REGISTRY.decode(raw)
+    return RegistryObject(_meta(wire.metadata), bytes(wire.spec), bytes(wire.status))
+
+
+def decode_revision(raw: bytes | msgspec.Raw) -> RevisionObject:
+    """Decode a ControllerRevision, whole or as PartialObjectMetadata."""
+    wire = _REVISION.decode(raw)
+    meta = _meta(wire.metadata)
+    number = version_number(meta)
+    return RevisionObject(
+        meta,
+        number if wire.revision in {None, number} else 0,
+        meta.labels.get(LABEL_HASH, ""),
+        _natural(meta.annotations.get(ANNOTATION_PARENT, "")) or None,
+        _natural(meta.annotations.get(ANNOTATION_KEYS, "")),
+        bytes(wire.data),
+    )
+
+
+def decode_meta(raw: bytes | msgspec.Raw) -> MetaObject:
+    """Decode the metadata of any object."""
+    return MetaObject(_meta(_ANY.decode(raw).metadata))
+
+
+def decode_page(raw: bytes) -> ListPage:
+    """Decode a list of any kind, its items left as they are."""
+    page = _PAGE.decode(raw)
+    return ListPage(page.items or (), page.metadata.resource_version, page.metadata.continue_ or "")
+
+
+def version_number(meta: Meta) -> int:
+    """Give the number in the name of a version, 0 where it is not the name of one."""
+    prefix = meta.labels.get(LABEL_REGISTRY, "") + "-"
+    text = meta.name.removeprefix(prefix)
+    return _natural(text) if text != meta.name and not text.startswith("0") else 0
+
+
+def registry_owner(owner: Meta) -> dict[str, Any]:
+    """Give the ownerReference that ties an object to its ConfigRegistry."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": owner.name,
+        "uid": owner.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+
+
+class _Manager(msgspec.Struct, frozen=True):
+    manager: str = ""
+    time: str | None = None
+    subresource: str = ""
+
+
+class _WireMeta(msgspec.Struct, frozen=True, rename="camel"):
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    owner_references: tuple[OwnerReference, ...] | None = None
+    managed_fields: tuple[_Manager, ...] | None = None
+
+
+class _WireAny(msgspec.Struct, frozen=True):
+    metadata: _WireMeta
+
+
+class _WireRegistry(msgspec.Struct, frozen=True):
+    metadata: _WireMeta
+    spec: msgspec.Raw = msgspec.Raw(b"{}")
+    status: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _WireRevision(msgspec.Struct, frozen=True):
+    metadata: _WireMeta
+    revision: int | None = None
+    data: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _WirePageMeta(msgspec.Struct, frozen=True, rename={"continue_": "continue"}):
+    resource_version: str = msgspec.field(name="resourceVersion")
+    continue_: str | None = None
+
+
+class _WirePage(msgspec.Struct, frozen=True):
+    metadata: _WirePageMeta
+    items: tuple[msgspec.Raw, ...] | None = None
+
+
+_ANY: Final = msgspec.json.Decoder(_WireAny)
+_REGISTRY: Final = msgspec.json.Decoder(_WireRegistry)
+_REVISION: Final = msgspec.json.Decoder(_WireRevision)
+_PAGE: Final = msgspec.json.Decoder(_WirePage)
+
+
+def _meta(wire: _WireMeta) -> Meta:
+    annotations = wire.annotations
+    if annotations:
+        annotations.pop(_NOT_KEPT, None)
+    return Meta(
+        wire.name,
+        wire.namespace,
+        wire.uid,
+        wire.resource_version,
+        wire.generation,
+        wire.creation_timestamp or "",
+        wire.deletion_timestamp or "",
+        wire.labels or _NOTHING,
+        annotations or _NOTHING,
+        wire.owner_references or (),
+        _editor(wire.managed_fields or ()),
+    )
+
+
+def _editor(managers: tuple[_Manager, ...]) -> str:
+    latest = max(
+        (each for each in managers if not each.subresource),
+        key=lambda each: each.time or "",
+        default=None,
+    )
+    return latest.manager if latest else ""
+
+
+def _natural(text: str) -> int:
+    digits = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+    return int(text) if digits else 0

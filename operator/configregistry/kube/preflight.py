@@ -1,0 +1,182 @@
+"""Whether the program can work at all, asked once at its start, and what to do if it cannot.
+
+Why: the same failures later are retried for ever and show as silence.
+
+It must never write anything, and never be asked again to judge a cluster that worked before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Final, NamedTuple
+
+import msgspec
+import structlog
+
+from configregistry.kube.client import Api
+from configregistry.kube.failures import (
+    ApiError,
+    Forbidden,
+    MissingCrdError,
+    NoClusterError,
+    NotPermittedError,
+    Unauthorized,
+)
+from configregistry.kube.paths import (
+    ACCESS_REVIEWS,
+    CONFIGMAPS,
+    EVENTS,
+    LEASES,
+    REGISTRIES,
+    REVISIONS,
+    Resource,
+)
+from configregistry.model.names import GROUP, VERSION
+
+_log = structlog.get_logger(__name__)
+
+
+class Need(NamedTuple):
+    """A right that the program cannot do without."""
+
+    verb: str
+    resource: Resource
+    subresource: str = ""
+
+    def __str__(self) -> str:
+        part = f"/{self.subresource}" if self.subresource else ""
+        return f"{self.verb} {self.resource.plural}{part}" + (
+            f".{self.resource.group}" if self.resource.group else ""
+        )
+
+
+def _needs(resource: Resource, *verbs: str, subresource: str = "") -> tuple[Need, ...]:
+    return tuple(Need(verb, resource, subresource) for verb in verbs)
+
+
+SERVE_NEEDS: Final = (
+    *_needs(REGISTRIES, "get", "list", "watch"),
+    *_needs(REVISIONS, "get", "list", "watch"),
+)
+"""What a replica that only serves needs."""
+CONTROLLER_NEEDS: Final = (
+    *SERVE_NEEDS,
+    *_needs(REGISTRIES, "update", subresource="status"),
+    *_needs(REVISIONS, "create", "patch", "delete"),
+    *_needs(CONFIGMAPS, "get", "list", "watch"),
+    *_needs(EVENTS, "create", "patch"),
+)
+"""What the controller needs in each namespace; its Lease is asked for where that is."""
+LEASE_NEEDS: Final = _needs(LEASES, "get", "create", "update")
+"""What an election needs in the namespace of its Lease."""
+
+
+class _Review(msgspec.Struct, frozen=True):
+    allowed: bool = False
+
+
+class _ReviewAnswer(msgspec.Struct, frozen=True):
+    status: _Review
+
+
+async def preflight(
+    api: Api, namespaces: Sequence[str] | None = None, needs: Sequence[Need] = CONTROLLER_NEEDS
+) -> None:
+    """Check that the cluster answers, knows ConfigRegistry, and allows what is needed.
+
+    `namespaces` None or empty: all of them. Raises `NoClusterError`, `MissingCrdError` or
+    `NotPermittedError`.
+    """
+    await _answers(api)
+    await _knows_registries(api)
+    await check_rights(api, namespaces, needs)
+
+
+async def check_rights(api: Api, namespaces: Sequence[str] | None, needs: Sequence[Need]) -> None:
+    """Raise `NotPermittedError` with all rights that are missing."""
+    places: Sequence[str | None] = namespaces or (None,)
+    questions = [(place, need) for place in places for need in needs]
+    allowed = await asyncio.gather(*(_may(api, place, need) for place, need in questions))
+    lacking: dict[str | None, list[str]] = {}
+    for (place, need), granted in zip(questions, allowed, strict=True):
+        if not granted:
+            lacking.setdefault(place, []).append(str(need))
+    if lacking:
+        told = "; ".join(
+            f"{', '.join(rights)} in {'all namespaces' if place is None else f'namespace {place}'}"
+            for place, rights in lacking.items()
+        )
+        raise NotPermittedError(
+            f"these credentials may not: {told}. Bind them to the roles of the Helm chart, "
+            "or name the namespaces in which they have these rights"
+        )
+
+
+async def _answers(api: Api) -> None:
+    try:
+        await api.get("/version")
+    except Unauthorized as error:
+        raise NoClusterError(
+            f"the API server at {api.host} does not accept these credentials ({error.message}): "
+            "log in again, or choose others with --kubeconfig or --context"
+        ) from error
+    except Forbidden:
+        _log.debug("asking for the version is forbidden")  # it answers, and that was the question
+    except ApiError as error:
+        raise NoClusterError(
+            f"no API server answers at {api.host} ({error.message}): "
+            "start the cluster, or choose another with --kubeconfig or --context"
+        ) from error
+
+
+async def _knows_registries(api: Api) -> None:
+    path = f"/apis/{GROUP}/{VERSION}"
+    try:
+        found = msgspec.json.decode(await api.get(path), type=_Resources).resources
+    except ApiError as error:
+        if error.status == HTTPStatus.NOT_FOUND:
+            raise _missing(api) from error
+        if isinstance(error, Forbidden):
+            return  # discovery is closed here; the rights tell the rest
+        raise NoClusterError(f"the API server at {api.host} does not work: {error}") from error
+    if not any(each.name == REGISTRIES.plural for each in found):
+        raise _missing(api)
+
+
+async def _may(api: Api, namespace: str | None, need: Need) -> bool:
+    attributes = {
+        "verb": need.verb,
+        "group": need.resource.group,
+        "resource": need.resource.plural,
+        "subresource": need.subresource,
+        "namespace": namespace or "",
+    }
+    body = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    try:
+        raw = await api.create(ACCESS_REVIEWS.path(), msgspec.json.encode(body))
+    except ApiError as error:
+        # Not being allowed to ask is no answer; what is really missing shows soon enough.
+        _log.warning("rights could not be asked for", error=str(error))
+        return True
+    return msgspec.json.decode(raw, type=_ReviewAnswer).status.allowed
+
+
+def _missing(api: Api) -> MissingCrdError:
+    return MissingCrdError(
+        f"the cluster at {api.host} does not know {REGISTRIES}/{VERSION}: install the "
+        "configregistry-crds chart, or kubectl apply --server-side -f crds/configregistries.yaml"
+    )
+
+
+class _ApiResource(msgspec.Struct, frozen=True):
+    name: str = ""
+
+
+class _Resources(msgspec.Struct, frozen=True):
+    resources: tuple[_ApiResource, ...] = ()

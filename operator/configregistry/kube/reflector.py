@@ -1,0 +1,290 @@
+"""One resource of one namespace (or of all) in memory, kept equal to the API server's, for good.
+
+How it goes, for one object `a` whose deletion a watch loses:
+
+    list  -> {a@5, b@6}, at 7      store a, b; on_change(a), on_change(b); synced
+    watch from 7: MODIFIED b@9     on_change(b@6 -> b@9)
+    watch breaks                   memory stays as it is and is served; again from 9, after a wait
+    410: 9 is too old              list -> {b@12}, at 14; compared with memory: on_change(a -> None)
+
+What is known to be true, and since when: `staleness()` is 0 while a watch is open. It is the kernel
+that ends a watch whose server no longer answers (keep-alive, 15 s), and the idle bound (90 s; the
+server sends a bookmark about every minute) one that something in between keeps open. Once a watch
+has ended, staleness counts from its end where the server ended it, and from its last byte where
+silence did: nobody can say what happened since.
+
+It must never end, whatever the server answers; never drop an object because of an error; never go
+back to an older state because one answer was older; never let a subscriber's failure or one
+unreadable object stop the rest. It knows nothing of what the objects mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Generic, TypeVar
+
+import msgspec
+import structlog
+
+from configregistry.clock import Clock, SystemClock
+from configregistry.kube.backoff import Backoff
+from configregistry.kube.cache import Cache, OnChange, Unreadable
+from configregistry.kube.client import JSON, Api
+from configregistry.kube.failures import (
+    BROKEN,
+    NO_CONNECTION,
+    OLDER,
+    TIMEOUT,
+    ApiError,
+    Gone,
+    Unavailable,
+    from_event,
+)
+from configregistry.kube.objects import HasMeta, Key, decode_page
+from configregistry.kube.paths import METADATA, METADATA_LIST
+
+T = TypeVar("T", bound=HasMeta)
+
+WATCH_SECONDS: Final = 300
+"""After about so long the server ends a watch, so that watches spread over its replicas again."""
+PAGE: Final = 500
+LIST_SECONDS: Final = 30.0
+"""For one page: it may hold hundreds of large objects."""
+OLDER_LISTS: Final = 3
+"""So many lists in a row that are older than what is known are believed: etcd was restored."""
+FRESH_START: Final = 3
+"""So many refusals in a row without an event between them, and everything is listed again."""
+SHORT: Final = 1.0
+"""A watch that ends sooner without a word counts as a failure."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Reflector(Generic[T]):
+    """Keeps one resource; `run` it in a task.
+
+    `store` and `unreadable` are read-only for everybody else. `errors` counts failures by reason.
+    `synced` is set once the first list is in the store.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        path: str,
+        decode: Callable[[bytes | msgspec.Raw], T],
+        *,
+        name: str,
+        params: Mapping[str, str] | None = None,
+        metadata_only: bool = False,
+        page: int = PAGE,
+        clock: Clock | None = None,
+        jitter: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.name = name
+        self.synced = asyncio.Event()
+        self.errors: Counter[str] = Counter()
+        self._cache = Cache(name, decode, self._count)
+        self.store: Mapping[Key, T] = self._cache.store
+        self.unreadable: Mapping[Key, Unreadable] = self._cache.unreadable
+        self._api = api
+        self._path = path
+        self._params = dict(params or {})
+        self._accept_list, self._accept = (
+            (METADATA_LIST, METADATA) if metadata_only else (JSON, JSON)
+        )
+        self._page = self._full_page = page
+        self._clock = clock or SystemClock()
+        self._jitter = jitter
+        self._sleep = sleep
+        self._backoff = Backoff(jitter=jitter)
+        self._refusals = 0
+        self._version = ""
+        """Where to go on watching; empty: list first."""
+        self._newest = 0
+        self._older_lists = 0
+        self._watching = False
+        self._heard = 0.0
+        self._contact: float | None = None
+
+    def subscribe(self, on_change: OnChange[T]) -> Callable[[], None]:
+        """Call `on_change(key, old, new)` for each change from now on; what is returned ends that.
+
+        It is called synchronously, in order, after the store has changed; a deletion has `new`
+        None. What is in the store already is not told again.
+        """
+        return self._cache.subscribe(on_change)
+
+    @property
+    def watching(self) -> bool:
+        """Whether a watch is open, so that changes arrive as they happen."""
+        return self._watching
+
+    @property
+    def last_contact(self) -> float | None:
+        """Monotonic time up to which the store is known to be true; None before the first list."""
+        return self._clock.monotonic() if self._watching else self._contact
+
+    def staleness(self) -> float | None:
+        """Seconds since the store was last known to be true; None before the first list."""
+        contact = self.last_contact
+        return None if contact is None else max(0.0, self._clock.monotonic() - contact)
+
+    async def run(self) -> None:
+        """List and watch, until cancelled."""
+        while True:
+            try:
+                if not self._version:
+                    await self._list()
+                await self._watch()
+            except Exception as error:  # noqa: BLE001 - it never ends; see above
+                await self._failed(error)
+
+    async def _failed(self, error: Exception) -> None:
+        reason = getattr(error, "reason", "") or type(error).__name__
+        self._count(reason)
+        if reason not in {NO_CONNECTION, TIMEOUT}:
+            self._refusals += 1
+        expected = isinstance(error, ApiError)
+        if isinstance(error, Gone) or not expected or self._refusals >= FRESH_START:
+            self._version = ""
+        wait = self._backoff.next(getattr(error, "retry_after", None))
+        failures = self._backoff.failures
+        if (
+            failures & (failures - 1) == 0
+        ):  # 1, 2, 4, ...: an outage of hours is told some ten times
+            _log.warning(
+                "does not follow the API server",
+                resource=self.name,
+                error=str(error),
+                reason=reason,
+                failures=failures,
+                exc_info=None if expected else error,
+            )
+        await self._sleep(wait)
+
+    async def _list(self) -> None:
+        """Read all pages, then make the store equal to them."""
+        read: list[T | tuple[Key, Unreadable] | None] = []
+        token = ""
+        while True:
+            params = {**self._params, "limit": str(self._page), "continue": token}
+            try:
+                raw = await self._api.list(
+                    self._path,
+                    {name: value for name, value in params.items() if value},
+                    accept=self._accept_list,
+                    seconds=LIST_SECONDS,
+                )
+            except Unavailable as error:
+                if error.reason == TIMEOUT:  # perhaps the page is too much; the limit is per list
+                    self._page = max(1, self._page // 2)
+                raise
+            page = decode_page(raw)
+            read.extend(self._cache.read(item) for item in page.items)
+            token = page.continue_token
+            if not token:
+                break
+        self._check_age(page.resource_version)
+        self._page = min(self._full_page, self._page * 2)
+        self._cache.replace(read)
+        self._version = page.resource_version
+        self._newest = _number(page.resource_version)
+        self._contact = self._clock.monotonic()
+        if not self.synced.is_set():
+            self.synced.set()
+            _log.info("in memory", resource=self.name, objects=len(self.store))
+
+    def _check_age(self, version: str) -> None:
+        if _number(version) >= self._newest:
+            self._older_lists = 0
+            return
+        self._older_lists += 1
+        if self._older_lists < OLDER_LISTS:
+            raise Unavailable(f"a list at {version}, but {self._newest} is known", reason=OLDER)
+        _log.error("the API server went back in time", resource=self.name, to=version)
+
+    async def _watch(self) -> None:
+        """Follow events from where the store stands, until the watch ends or breaks."""
+        seconds = WATCH_SECONDS * (0.8 + 0.2 * self._jitter())
+        params = {
+            **self._params,
+            "resourceVersion": self._version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(int(seconds)),
+        }
+        async with self._api.watch(self._path, params, accept=self._accept) as lines:
+            opened = self._heard = self._clock.monotonic()
+            before = self._version
+            self._watching = True
+            silence = False
+            try:
+                async for line in lines:
+                    self._heard = self._clock.monotonic()
+                    self._take(line)
+            except Unavailable as error:
+                silence = error.reason == TIMEOUT
+                raise
+            finally:
+                self._watching = False
+                self._contact = self._heard if silence else self._clock.monotonic()
+        if self._version == before and self._contact - opened < SHORT:
+            raise Unavailable(f"the watch of {self.name} ended at once", reason=BROKEN)
+        self._progress()
+
+    def _take(self, line: bytes) -> None:
+        """Apply one event."""
+        try:
+            event = _EVENT.decode(line)
+        except msgspec.MsgspecError as error:
+            raise Unavailable(f"an event that is not one: {error}", reason=BROKEN) from error
+        if event.type == "ERROR":
+            raise from_event(bytes(event.object), what=f"WATCH {self._path}")
+        version = _VERSION.decode(event.object).metadata.resource_version
+        if _number(version) < _number(self._version):
+            known, self._version = self._version, ""
+            raise Unavailable(f"an event at {version}, but {known} is known", reason=OLDER)
+        if event.type != "BOOKMARK":
+            read = self._cache.read(event.object)
+            if read is None:
+                return
+            if event.type == "DELETED":
+                self._cache.remove(read[0] if isinstance(read, tuple) else read.meta.key)
+            else:
+                self._cache.put(read)
+        if version != self._version:
+            self._version = version
+            self._newest = max(self._newest, _number(version))
+            self._progress()
+
+    def _progress(self) -> None:
+        self._backoff.reset()
+        self._refusals = 0
+
+    def _count(self, reason: str) -> None:
+        self.errors[reason] += 1
+
+
+class _Event(msgspec.Struct, frozen=True):
+    type: str
+    object: msgspec.Raw
+
+
+class _Meta(msgspec.Struct, frozen=True, rename="camel"):
+    resource_version: str
+
+
+class _Versioned(msgspec.Struct, frozen=True):
+    metadata: _Meta
+
+
+_EVENT: Final = msgspec.json.Decoder(_Event)
+_VERSION: Final = msgspec.json.Decoder(_Versioned)
+
+
+def _number(version: str) -> int:
+    """Order of a resourceVersion: they are comparable numbers (KEP-5504); 0 for anything else."""
+    return int(version) if version.isascii() and version.isdigit() else 0

@@ -1,0 +1,133 @@
+"""The API server as reconcile sees it: what the watches hold, what is asked anew, what is written.
+
+The one adapter between reconcile and kube. It must never decide anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from configregistry.kube import revisions, status
+from configregistry.kube.client import Api
+from configregistry.kube.configmaps import ConfigMapData, read_configmap
+from configregistry.kube.events import Recorder
+from configregistry.kube.failures import NotFound
+from configregistry.kube.history import due_marks, prunable
+from configregistry.kube.objects import (
+    Meta,
+    MetaObject,
+    RegistryObject,
+    RevisionObject,
+    decode_registry,
+)
+from configregistry.kube.paths import REGISTRIES
+from configregistry.model.content import Content
+from configregistry.model.status import Status
+from configregistry.reconcile.memory import Key
+from configregistry.rollout.observation import Note, VersionInfo
+
+
+class VersionIndex:
+    """The versions of each registry, kept from the changes of a reflector of ControllerRevisions."""
+
+    def __init__(self) -> None:
+        self._of: dict[Key, dict[int, RevisionObject]] = {}
+
+    def changed(self, key: Key, old: RevisionObject | None, new: RevisionObject | None) -> Key | None:
+        """Take a change of the reflector; gives the registry that it belongs to."""
+        found = new or old
+        if found is None or not found.registry or not found.number:
+            return None
+        registry = (key[0], found.registry)
+        numbers = self._of.setdefault(registry, {})
+        if new is not None:
+            numbers[new.number] = new
+        else:
+            numbers.pop(found.number, None)
+        if not numbers:
+            del self._of[registry]
+        return registry
+
+    def of(self, registry: Key, uid: str) -> dict[int, RevisionObject]:
+        """The versions that the registry of this UID owns."""
+        return {number: each for number, each in self._of.get(registry, {}).items() if each.meta.owned_by(uid)}
+
+
+class Cluster:
+    """Reads and writes of reconcile. Everything that is awaited asks the API server and raises `ApiError`."""
+
+    def __init__(
+        self,
+        api: Api,
+        registries: Mapping[Key, RegistryObject],
+        versions: VersionIndex,
+        configmaps: Mapping[Key, MetaObject],
+        recorder: Recorder,
+    ) -> None:
+        self._api = api
+        self._registries = registries
+        self._versions = versions
+        self._configmaps = configmaps
+        self._recorder = recorder
+
+    def registry(self, key: Key) -> RegistryObject | None:
+        """The object as a watch last told it."""
+        return self._registries.get(key)
+
+    def revisions(self, key: Key, uid: str) -> Mapping[int, RevisionObject]:
+        """The versions of one UID as a watch last told them."""
+        return self._versions.of(key, uid)
+
+    def configmaps(self, namespace: str, names: frozenset[str]) -> dict[str, str]:
+        """The resourceVersions of those ConfigMaps that a watch knows of."""
+        found = ((name, self._configmaps.get((namespace, name))) for name in names)
+        return {name: each.meta.resource_version for name, each in found if each is not None}
+
+    async def fresh_registry(self, key: Key) -> RegistryObject | None:
+        """The object now; None: 404."""
+        try:
+            return decode_registry(await self._api.get(REGISTRIES.path(*key)))
+        except NotFound:
+            return None
+
+    async def fresh_revisions(self, key: Key, uid: str) -> dict[int, RevisionObject]:
+        """The versions of one UID now."""
+        found = await revisions.list_versions(self._api, key[0], key[1])
+        return {each.number: each for each in found if each.meta.owned_by(uid)}
+
+    async def record(self, owner: Meta, content: Content, parent: int, last: int) -> VersionInfo:
+        """Make content a version, or find the one that it is already."""
+        return await revisions.record(self._api, owner, content, parent=parent, last_version=last)
+
+    async def restore(self, owner: Meta, revision: RevisionObject) -> None:
+        """Make a version again that a hand deleted."""
+        await revisions.restore(self._api, owner, revision)
+
+    async def write_status(self, found: RegistryObject, new: Status) -> RegistryObject:
+        """PUT a status on the resourceVersion that `found` was read at."""
+        return await status.write_status(self._api, found, new)
+
+    async def claim(self, revision: RevisionObject) -> None:
+        """Touch an old version before status names it, so that pruning cannot take it."""
+        await revisions.claim(self._api, revision)
+
+    async def read_configmap(self, namespace: str, name: str) -> ConfigMapData | None:
+        """A ConfigMap now; None: 404."""
+        return await read_configmap(self._api, namespace, name)
+
+    async def tidy(
+        self, owner: Meta, known: Status, versions: Mapping[int, RevisionObject], limit: int, now: datetime
+    ) -> list[int]:
+        """Copy the verdicts to the versions, and delete what is too old; gives the numbers of those."""
+        for revision, verdict in due_marks(versions.values(), known):
+            await revisions.mark(self._api, revision, verdict)
+        # Memory says whether there may be something to do; `prune` asks the API server what there is.
+        if not prunable(list(versions.values()), known, limit, None, (), now):
+            return []
+        return await revisions.prune(self._api, owner)
+
+    def tell(self, owner: Meta, notes: tuple[Note, ...]) -> None:
+        """Queue events."""
+        for note in notes:
+            self._recorder.tell(owner, note)

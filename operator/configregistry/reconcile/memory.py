@@ -1,0 +1,73 @@
+"""What this process remembers of a registry beside the status: measurements, copies, nothing that decides.
+
+Losing all of it (a restart) must lose no decision: time since the last save is measured again, checks
+must pass again, content is read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from configregistry.health import RolloutKey
+from configregistry.kube.objects import RegistryObject, RevisionObject
+from configregistry.model.content import Content
+from configregistry.model.status import Status
+from configregistry.rollout.observation import Problem, VersionInfo
+from configregistry.rollout.plan import Plan
+
+Key = tuple[str, str]
+"""Namespace and name of a registry."""
+
+
+class Attempt(NamedTuple):
+    """A status write of unknown outcome, with the probes that it counts."""
+
+    status: Status
+    rollout: RolloutKey | None
+    counts: Mapping[str, int]
+
+
+@dataclass
+class Memory:
+    """Of one registry, of one UID."""
+
+    uid: str
+    latest: RegistryObject | None = None
+    """What the last write gave back: newer than the reflector until that has caught up."""
+    written: Status | None = None
+    """The status as this process knows it. One that differs was changed by a hand, and is put back."""
+    saved_at: float | None = None
+    """Monotonic time at which `written` was accepted or first seen."""
+    rollout: RolloutKey | None = None
+    """The candidate whose checks are being made."""
+    plan: Plan | None = None
+    """The last valid plan: a candidate is still checked while spec.rollout is broken."""
+    content_key: tuple[object, ...] = ()
+    content: Content | Problem | None = None
+    """What the spec last came to, and of which spec and sources."""
+    recorded: dict[int, VersionInfo] = field(default_factory=dict)
+    """Versions recorded by this process that the reflector has not seen yet."""
+    held: dict[int, RevisionObject] = field(default_factory=dict)
+    """The versions that status names, from which one that a hand deleted is made again."""
+    attempted: Attempt | None = None
+    """A write without an answer: the API server is asked what became of it before anything else is decided."""
+
+
+class Memories:
+    """The memories of all registries; one of another UID is another registry."""
+
+    def __init__(self) -> None:
+        self._of: dict[Key, Memory] = {}
+
+    def of(self, key: Key, uid: str) -> Memory:
+        """The memory of a registry, new and empty for a new UID."""
+        memory = self._of.get(key)
+        if memory is None or memory.uid != uid:
+            memory = self._of[key] = Memory(uid)
+        return memory
+
+    def forget(self, key: Key) -> Memory | None:
+        """The registry is gone; gives what was remembered of it."""
+        return self._of.pop(key, None)

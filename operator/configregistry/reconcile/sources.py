@@ -1,0 +1,99 @@
+"""The content that a spec asks for: its ConfigMaps read, merged, checked against its schema.
+
+Absent means that a GET answered 404. Any other failure to read is `Unreadable`: never a change.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from configregistry.errors import ConfigRegistryError, FieldError
+from configregistry.health import examine
+from configregistry.kube.configmaps import ConfigMapData
+from configregistry.kube.failures import ApiError
+from configregistry.model import conditions, content, schema
+from configregistry.model.content import Content, Source
+from configregistry.model.spec import Spec
+from configregistry.rollout.observation import Problem
+
+
+class Unreadable(ConfigRegistryError):  # noqa: N818
+    """A source could not be asked for."""
+
+
+ReadConfigMap = Callable[[str, str], Awaitable[ConfigMapData | None]]
+"""A GET by namespace and name; None is 404, everything else that goes wrong is raised as `ApiError`."""
+
+CACHED: Final = 256
+"""ConfigMaps that are kept: forty registries that share one read it once."""
+
+
+class Sources:
+    """Reads ConfigMaps; one that is known at its present resourceVersion is not read again."""
+
+    def __init__(self, read: ReadConfigMap) -> None:
+        self._read = read
+        self._cache: OrderedDict[tuple[str, str], ConfigMapData] = OrderedDict()
+
+    async def resolve(self, namespace: str, spec: Spec, present: Mapping[str, str]) -> Content | Problem:
+        """The content of a spec. `present`: the resourceVersion of each ConfigMap that a watch knows of.
+
+        Raises `Unreadable` when a source can neither be read nor be said to be absent.
+        """
+        try:
+            _refuse_unsupported(spec)
+            found = []
+            for index, ref in enumerate(spec.data_from):
+                name = ref.config_map_ref.name
+                data = await self._get(namespace, name, present.get(name))
+                if data is None and not ref.config_map_ref.optional:
+                    field = f"spec.dataFrom[{index}].configMapRef.name"
+                    return Problem(
+                        conditions.SOURCE_NOT_FOUND, f"{field}: {name!r}: expected a ConfigMap of {namespace}"
+                    )
+                found.append(Source(ref, data.data if data else {}))
+            return self._build(spec, found)
+        except FieldError as error:
+            return Problem(conditions.INVALID_SPEC, str(error))
+
+    @staticmethod
+    def _build(spec: Spec, found: list[Source]) -> Content:
+        merged: dict[str, Any] = content.merge(found, spec.data)
+        built = content.build(merged)
+        if spec.schema is not None:
+            schema.check(spec.schema, merged)
+        return built
+
+    async def _get(self, namespace: str, name: str, version: str | None) -> ConfigMapData | None:
+        key = (namespace, name)
+        known = self._cache.get(key)
+        if known is not None and known.resource_version == version:
+            self._cache.move_to_end(key)
+            return known
+        try:
+            data = await self._read(namespace, name)
+        except ApiError as error:
+            raise Unreadable(f"ConfigMap {namespace}/{name} could not be read: {error}") from error
+        if data is None:
+            self._cache.pop(key, None)
+            return None
+        self._cache[key] = data
+        if len(self._cache) > CACHED:
+            self._cache.popitem(last=False)
+        return data
+
+
+def sources_of(spec: Spec) -> frozenset[str]:
+    """The ConfigMaps that a spec reads."""
+    return frozenset(ref.config_map_ref.name for ref in spec.data_from)
+
+
+def _refuse_unsupported(spec: Spec) -> None:
+    """What this version cannot do is refused, never passed over: a validator that is not asked would be a hole."""
+    for name, value in (("validators", spec.validators), ("hooks", spec.hooks), ("project", spec.project)):
+        if value:
+            raise FieldError(f"spec.{name}", None, "not supported by this version of the operator yet")
+    for index, check in enumerate(spec.rollout.checks):
+        examine(check, f"spec.rollout.checks[{index}]")

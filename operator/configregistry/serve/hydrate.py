@@ -1,0 +1,318 @@
+"""From Kubernetes' objects to the published state: what each status names, once it is here.
+
+Follows ConfigRegistry (the status, never the spec: the spec is what somebody wishes) and
+ControllerRevision. An event only marks a name; `flush` works the marked names off, so many events
+about one registry cost one turn, and nothing ever looks at all registries.
+
+The rules, for each registry by itself:
+- A status is published only together with all content that it names, hash checked.
+- Until then a candidate that the status no longer names is dropped at once (that is a rollback, and
+  needs nothing that is not here), and the former stable stays, under the former revision.
+- A revision never goes back under one uid, and a status that cannot be read is not followed.
+- Another uid is another registry: it starts anew, and its predecessor is gone.
+
+It must never publish content that was not checked, never let one registry hold up another, never do
+I/O, and never take an answer's lack for an absence: only `answered(…, None)` says that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
+
+import structlog
+
+from configregistry.clock import Clock
+from configregistry.kube.objects import Key, RegistryObject, RevisionObject
+from configregistry.serve.contents import History, open_content
+from configregistry.serve.gather import gather, pruned, without_dropped
+from configregistry.serve.wanted import Unreadable, Wanted, read_status
+from configregistry.state import Registry, Snapshot, Store, Version
+from configregistry.telemetry.metrics import Metrics, Shown
+
+Ask = Callable[[Key, str, int], None]
+"""Called with a registry's key, its uid and a version: somebody shall GET it by name."""
+
+COMPONENT: Final = "serve"
+SLICE: Final = 0.02
+"""Seconds of one flush: reads wait for no longer than this."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Pending:
+    """A status that waits for content."""
+
+    uid: str
+    wanted: Wanted
+    since: float
+    lacking: dict[int, bool] = field(default_factory=dict)
+    """By version: True once a GET by name answered 404 (or something that is not it)."""
+    found: dict[int, RevisionObject] = field(default_factory=dict)
+    """What such a GET gave, where the watch has not (yet)."""
+
+    @property
+    def known(self) -> bool:
+        """Whether it is known that the content does not exist."""
+        return bool(self.lacking) and all(self.lacking.values())
+
+
+class Hydrator:
+    """Fills `store`. All of it runs in one thread; `wake` is called when there is work to flush."""
+
+    def __init__(
+        self,
+        registries: Mapping[Key, RegistryObject],
+        revisions: Mapping[Key, RevisionObject],
+        *,
+        metrics: Metrics,
+        clock: Clock,
+        ask: Ask,
+        wake: Callable[[], None],
+        store: Store | None = None,
+    ) -> None:
+        self.store = store or Store()
+        self._registries = registries
+        self._revisions = revisions
+        self._metrics = metrics
+        self._clock = clock
+        self._ask = ask
+        self._wake = wake
+        self._dirty: dict[Key, float] = {}
+        self._pending: dict[Key, Pending] = {}
+        self._refused: dict[Key, tuple[str, str]] = {}
+        self._failures = 0
+        self._awaited: set[Key] | None = None
+        self._history = History(revisions)
+
+    # What reads are answered from.
+
+    def snapshot(self) -> Snapshot:
+        """Give the published state."""
+        return self.store.snapshot()
+
+    @property
+    def ready(self) -> bool:
+        """Whether every object listed at the start is published or known to lack its content."""
+        return self._awaited is not None and not self._awaited
+
+    def waits(self) -> str | None:
+        """Say what readiness waits for; None once it waits for nothing."""
+        if self._awaited is None:
+            return "the first lists"
+        if not self._awaited:
+            return None
+        some = ", ".join("/".join(key) for key in islice(self._awaited, 5))
+        return f"{len(self._awaited)} registries to be published, such as {some}"
+
+    def lacking(self, namespace: str, name: str) -> int | None:
+        """Give the version that the status names and whose content is not in memory."""
+        pending = self._pending.get((namespace, name))
+        return next(iter(pending.lacking), None) if pending is not None else None
+
+    def history(self, namespace: str, registry: Registry, number: int) -> Version | None:
+        """Give a recorded version, decoded for the occasion if need be."""
+        return self._history.get(namespace, registry, number)
+
+    # What happens.
+
+    def begin(self) -> None:
+        """Both kinds of objects have been listed: work off all of them, and follow from here."""
+        self._awaited = set(self._registries)
+        for key in self._awaited:
+            self._mark(key)
+
+    def registry_changed(self, key: Key, _old: object = None, _new: object = None) -> None:
+        """Note that a ConfigRegistry came, changed or went."""
+        self._mark(key)
+
+    def revision_changed(self, key: Key, _old: object = None, _new: object = None) -> None:
+        """Note that a ControllerRevision came or went: `<registry>-<number>`."""
+        namespace, name = key
+        registry, dash, number = name.rpartition("-")
+        if dash and number.isdigit():
+            self._mark((namespace, registry))
+
+    def answered(self, key: Key, uid: str, number: int, found: RevisionObject | None) -> None:
+        """Take the answer of a GET by name; None is 404, and nothing else may be told as None."""
+        pending = self._pending.get(key)
+        if pending is None or pending.uid != uid or number not in pending.lacking:
+            return
+        named = next(named for named in pending.wanted.named() if named.number == number)
+        if found is not None and open_content(found, uid, named) is not None:
+            pending.found[number] = found
+            self._mark(key)
+        elif not pending.lacking[number]:
+            pending.lacking[number] = True
+            reason = "version-missing" if found is None else "version-damaged"
+            self._failed(reason)
+            _log.error(
+                "content is not to be had",
+                reason=reason,
+                namespace=key[0],
+                registry=key[1],
+                version=number,
+                hash=named.hash,
+            )
+            self._settle(key)
+
+    def lacks(self, key: Key, uid: str, number: int) -> bool:
+        """Tell whether somebody should go on asking for this content."""
+        pending = self._pending.get(key)
+        return pending is not None and pending.uid == uid and number in pending.lacking
+
+    def flush(self, seconds: float = SLICE) -> bool:
+        """Work off what is marked, for some time, and publish it at once. True: there is more."""
+        if self._awaited is None or not self._dirty:
+            return False
+        started = time.perf_counter()
+        before = self.store.snapshot()
+        changes: dict[Key, Registry | None] = {}
+        turned: dict[Key, float] = {}
+        failures = self._failures
+        self._metrics.stage(COMPONENT, "loading")
+        while self._dirty and (not turned or time.perf_counter() - started < seconds):
+            key = next(iter(self._dirty))
+            since = self._dirty.pop(key)
+            pending = self._pending.get(key)
+            turned[key] = since if pending is None else min(since, pending.since)
+            served = before.registry(*key)
+            new = self._turn_safely(key, served, since)
+            if new is not served:
+                changes[key] = new
+        if changes:
+            self._metrics.stage(COMPONENT, "switching")
+            self.store.publish(before, changes)
+            self._metrics.switched(COMPONENT, time.perf_counter() - started)
+        self._metrics.stage(COMPONENT, "success" if failures == self._failures else "failed")
+        for key, since in turned.items():
+            if key in changes:
+                self._told(key, before.registry(*key), changes[key], since)
+            self._settle(key)
+        return bool(self._dirty)
+
+    # One registry.
+
+    def _turn_safely(self, key: Key, served: Registry | None, since: float) -> Registry | None:
+        """Never let a registry that breaks something hold up the others: it stays as it is."""
+        try:
+            return self._turn(key, served, since)
+        except Exception:  # noqa: BLE001 - see above
+            self._failed("error")
+            _log.exception("a registry could not be followed", namespace=key[0], registry=key[1])
+            return served
+
+    def _turn(self, key: Key, served: Registry | None, since: float) -> Registry | None:
+        """Work out what a registry gives from now on."""
+        namespace, name = key
+        item = self._registries.get(key)
+        if item is None:
+            self._pending.pop(key, None)
+            self._refused.pop(key, None)
+            return None
+        uid = item.meta.uid
+        served_here = Registry(name, uid)
+        if served is not None and served.uid == uid:
+            served_here = served
+        pending = self._pending.get(key)
+        if pending is not None and pending.uid != uid:
+            del self._pending[key]
+            pending = None
+        wanted = self._accept(key, item, served_here, pending)
+        if wanted is None or wanted.met_by(served_here):
+            self._pending.pop(key, None)
+            return pruned(self._revisions, namespace, served_here)
+        found = pending.found if pending is not None else {}
+        new, lacking = gather(self._revisions, namespace, served_here, wanted, found)
+        if not lacking:
+            self._pending.pop(key, None)
+            return pruned(self._revisions, namespace, wanted.decide(new))
+        self._wait(key, uid, wanted, lacking, since)
+        return pruned(self._revisions, namespace, without_dropped(served_here, wanted))
+
+    def _accept(
+        self, key: Key, item: RegistryObject, served: Registry, pending: Pending | None
+    ) -> Wanted | None:
+        """Give the newest status that may be followed, or None where what is served is it."""
+        held = pending.wanted if pending is not None else None
+        try:
+            wanted = read_status(item.status, item.meta.uid)
+        except Unreadable as error:
+            self._refuse(key, item, "unreadable", str(error))
+            return held
+        newest = max(served.revision, held.revision if held else 0)
+        if wanted.revision < newest:
+            self._refuse(key, item, "revision-back", f"revision {wanted.revision} after {newest}")
+            return held
+        if wanted.stable is None and served.stable is not None:
+            self._refuse(key, item, "no-stable", "names no stable version, but one is served")
+            return held
+        self._refused.pop(key, None)
+        return wanted
+
+    def _refuse(self, key: Key, item: RegistryObject, reason: str, detail: str) -> None:
+        """Count and say, once for each state of the object, that it is not followed."""
+        told = (item.meta.uid, item.meta.resource_version)
+        if self._refused.get(key) != told:
+            self._refused[key] = told
+            self._failed(reason)
+            _log.error(
+                "status is not followed",
+                namespace=key[0],
+                registry=key[1],
+                reason=reason,
+                detail=detail,
+            )
+
+    def _wait(self, key: Key, uid: str, wanted: Wanted, lacking: list[int], since: float) -> None:
+        """Remember a status until its content is here, and have somebody ask for that by name."""
+        former = self._pending.get(key)
+        pending = Pending(uid, wanted, since)
+        if former is not None:
+            pending.found = former.found
+            if former.wanted.revision == wanted.revision:
+                pending.since = former.since
+        self._pending[key] = pending
+        for number in lacking:
+            asked = former is not None and number in former.lacking
+            pending.lacking[number] = former.lacking[number] if former and asked else False
+            if not asked:
+                self._ask(key, uid, number)
+
+    # Afterwards.
+
+    def _mark(self, key: Key) -> None:
+        if key not in self._dirty:
+            self._dirty[key] = self._clock.monotonic()
+            self._wake()
+
+    def _told(self, key: Key, before: Registry | None, now: Registry | None, since: float) -> None:
+        """Bring the metrics up to date with what was published."""
+        if now is None:
+            self._metrics.forget(*key)
+            return
+        canary = now.canary
+        shown = Shown(
+            revision=now.revision,
+            stable=now.stable.number if now.stable is not None else 0,
+            canary=canary.version.number if canary else 0,
+            weight=canary.weight if canary else 0,
+            versions=len(now.versions),
+        )
+        self._metrics.show(*key, shown)
+        if before is None or (before.uid, before.revision) != (now.uid, now.revision):
+            self._metrics.loaded(*key, self._clock.monotonic() - since)
+
+    def _failed(self, reason: str) -> None:
+        self._failures += 1
+        self._metrics.failed(COMPONENT, reason)
+
+    def _settle(self, key: Key) -> None:
+        if self._awaited and key in self._awaited:
+            pending = self._pending.get(key)
+            if pending is None or pending.known:
+                self._awaited.discard(key)
