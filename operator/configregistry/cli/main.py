@@ -6,12 +6,13 @@ Exit codes: 0 well, 1 refused or failed, 2 wrong usage, 3 timeout.
 from __future__ import annotations
 
 import sys
+from ipaddress import ip_address
 
 import click
 from click.shell_completion import get_completion_class
 
 from configregistry import __version__
-from configregistry.errors import ConfigRegistryError
+from configregistry.errors import ConfigRegistryError, UsageError
 from configregistry.settings import Settings
 from configregistry.telemetry import logs
 
@@ -57,9 +58,7 @@ def cli() -> None:
     show_default=True,
     help="Port of /livez, /readyz and /metrics.",
 )
-@click.option(
-    "--namespace", "-n", "namespaces", multiple=True, help="Only this namespace; repeatable. Default: all."
-)
+@click.option("--namespace", "-n", "namespaces", multiple=True, help="Only this namespace; repeatable. Default: all.")
 @click.option(
     "--log-format",
     type=click.Choice(["auto", "json", "text"]),
@@ -82,16 +81,33 @@ def cli() -> None:
     show_default=True,
     help="Metrics for each registry, or only sums.",
 )
-def run_command(log_format: str, log_level: str, **options: object) -> int:
+@click.option(
+    "--allow-unauthenticated",
+    is_flag=True,
+    help="Serve without authentication on an address that others reach.",
+)
+def run_command(host: str, log_format: str, log_level: str, allow_unauthenticated: bool, **options: object) -> int:
     """Control and serve, both in this process, until SIGTERM or SIGINT.
 
     Follows the ConfigRegistry objects of the cluster, rolls out their versions and serves them over HTTP.
     """
+    if not allow_unauthenticated and not _is_loopback(host):
+        raise UsageError(
+            f"--host {host}: expected a loopback address: this version has no authentication yet; "
+            "--allow-unauthenticated serves anyway"
+        )
     logs.configure(log_format, log_level)
     # Imported late: `--help` and `completion` must not pay for a Kubernetes client (0.6 s, 56 MiB).
     from configregistry.app import main  # noqa: PLC0415
 
-    return main(Settings(log_format=log_format, log_level=log_level, **options))  # type: ignore[arg-type]
+    return main(Settings(host=host, log_format=log_format, log_level=log_level, **options))  # type: ignore[arg-type]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @cli.command()
