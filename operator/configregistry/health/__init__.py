@@ -19,6 +19,8 @@
 
     await runner.close(); await outbound.close()               # leadership lost, or the end
 
+- `report` speaks of the stage of the latest `watch`: a reconcile that did not watch first would take
+  a Pass of the stage before for one of the present stage.
 - `saved` speaks of the latest `report` of that key; in between there must be no other one.
 - A check that reported a Fail or an Error is not probed again until `saved` counted it.
 - Several candidates of one registry may be watched: a superseded one until its verdict is stored.

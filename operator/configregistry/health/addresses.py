@@ -50,11 +50,7 @@ def _refusal(address: IPv4Address | IPv6Address) -> str | None:
 
 def _carried(address: IPv6Address) -> list[IPv4Address]:
     """The IPv4 addresses that a translator or the kernel itself would make of an IPv6 one."""
-    found = [
-        IPv4Address(int(address) >> shift & 0xFFFFFFFF)
-        for net, shift in _CARRIERS
-        if address in net
-    ]
+    found = [IPv4Address(int(address) >> shift & 0xFFFFFFFF) for net, shift in _CARRIERS if address in net]
     if address.ipv4_mapped is not None:
         found.append(address.ipv4_mapped)
     return found

@@ -100,21 +100,15 @@ def _values(answer: Answer) -> list[str]:
     try:
         reply = msgspec.json.decode(answer.body, type=_Reply)
         if reply.status != "success" or reply.data is None:
-            raise _UnclearError(
-                f"Prometheus: {reply.error_type or answer.status}: {_cut(reply.error)}"
-            )
+            raise _UnclearError(f"Prometheus: {reply.error_type or answer.status}: {_cut(reply.error)}")
         if reply.data.result_type == "scalar":
             return [msgspec.json.decode(reply.data.result, type=tuple[float, str])[1]]
         if reply.data.result_type != "vector":
-            raise _UnclearError(
-                f"the query gives a {_cut(reply.data.result_type)}, expected a scalar or a vector"
-            )
+            raise _UnclearError(f"the query gives a {_cut(reply.data.result_type)}, expected a scalar or a vector")
         samples = msgspec.json.decode(reply.data.result, type=list[_Sample])
     except (msgspec.MsgspecError, RecursionError):
         note = f" ({answer.note})" if answer.note else ""
-        raise _UnclearError(
-            f"got status {answer.status} and no reply of a Prometheus{note}"
-        ) from None
+        raise _UnclearError(f"got status {answer.status} and no reply of a Prometheus{note}") from None
     if any(sample.value is None for sample in samples):
         raise _UnclearError("the query gives a histogram, expected numbers")
     return [sample.value[1] for sample in samples if sample.value is not None]

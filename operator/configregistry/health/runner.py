@@ -135,9 +135,7 @@ class Runner:
                 _cancel(gone.task)
         for new in watched.values():
             if new.task is None:
-                new.task = self._start(
-                    self._loop(key, new), f"check {new.plan.name} of {key.namespace}/{key.registry}"
-                )
+                new.task = self._start(self._loop(key, new), f"check {new.plan.name} of {key.namespace}/{key.registry}")
 
     def forget(self, key: RolloutKey) -> None:
         """Stop a candidate's checks; what was not saved is gone."""
@@ -145,7 +143,7 @@ class Runner:
             _cancel(watched.task)
 
     def report(self, key: RolloutKey) -> tuple[CheckReport, ...]:
-        """What is unsaved of each check, and whether it passed in the present stage."""
+        """What is unsaved of each check, and whether it passed in the stage of the latest `watch`."""
         return tuple(
             CheckReport(watched.plan.name, watched.unsaved.offer(), watched.passed == watched.stage)
             for watched in self._rollouts.get(key, {}).values()
@@ -174,9 +172,7 @@ class Runner:
             stage = watched.stage
             watched.asked = stage, self._clock.monotonic()
             finding = await self._ask(key, watched, stage)
-            probe = Probe(
-                finding.verdict, finding.value, finding.message, timestamp(self._clock.wall())
-            )
+            probe = Probe(finding.verdict, finding.value, finding.message, timestamp(self._clock.wall()))
             tell = _take(watched, probe, stage)
             self._call(self._probed, key, watched.plan, probe)
             if tell:
@@ -198,9 +194,7 @@ class Runner:
     async def _ask(self, key: RolloutKey, watched: _Watched, stage: StageKey) -> Finding:
         """One probe. Whatever becomes of it, there is a finding."""
         check = watched.plan.spec
-        log = _logger.bind(
-            namespace=key.namespace, registry=key.registry, version=key.version, check=check.name
-        )
+        log = _logger.bind(namespace=key.namespace, registry=key.registry, version=key.version, check=check.name)
         try:
             kind = self._kinds[kind_of(check)]
             seconds = kind.timeout(check)

@@ -72,9 +72,7 @@ class Unsaved:
 
     def forget_passes(self) -> None:
         """The stage is over: its passes count nowhere any more, its failures and errors do."""
-        self._offered = [
-            run if run.counts_as in URGENT else replace(run, void=True) for run in self._offered
-        ]
+        self._offered = [run if run.counts_as in URGENT else replace(run, void=True) for run in self._offered]
         self._fresh = [run for run in self._fresh if run.counts_as in URGENT]
 
 
