@@ -12,5 +12,12 @@
 | ledger | what was expected, what was seen |
 | acts, failing, tour, story | version 1 and 2; 3 and 4; the interfaces; the order of it all |
 
+| environment | does |
+| --- | --- |
+| `DEMO_KEEP=1` | all stays up after the story, with instructions, until Ctrl-C |
+| `CLUSTER=external KUBECONFIG=file` | plays on that cluster instead of one of its own |
+| `DEMO_CLUSTER=directory` | where the cluster lives; default: the standing one of the checkout |
+| `DEMO_SABOTAGE=expectation` or `operator` | spoils the demo on purpose, for its test |
+
 Nothing here may import the operator's code: the demo sees what a user sees, or it proves nothing.
 """

@@ -14,7 +14,7 @@ from types import MappingProxyType
 REGISTRY = "checkout"
 PAUSE = 4.0
 INTERVAL = 2.0
-"""Of the check: long enough that a person sees the broken workers, twice within a pause."""
+"""Of the check, and before its first measurement: long enough that a person sees the broken workers."""
 CHECK = "alive"
 FAILURE_LIMIT = 0
 
@@ -75,6 +75,7 @@ spec:
     bake: {PAUSE:g}s
     checks:
     - name: {CHECK}
+      initialDelay: {INTERVAL:g}s
       interval: {INTERVAL:g}s
       failureLimit: {FAILURE_LIMIT}
       http: {{url: "{self.health}"}}
