@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from configregistry.kube.objects import Key, RevisionObject
 from configregistry.model.names import version_name
 from configregistry.serve.contents import open_content
 from configregistry.serve.wanted import Named, Wanted
 from configregistry.state import Registry
+
+
+@dataclass(slots=True)
+class Pending:
+    """A status that waits for content."""
+
+    uid: str
+    wanted: Wanted
+    since: float
+    lacking: dict[int, bool] = field(default_factory=dict)
+    """By version: True once a GET by name answered 404 (or something that is not it)."""
+    found: dict[int, RevisionObject] = field(default_factory=dict)
+    """What such a GET gave, where the watch has not (yet)."""
+
+    @property
+    def known(self) -> bool:
+        """Whether it is known that the content does not exist."""
+        return bool(self.lacking) and all(self.lacking.values())
 
 
 def gather(

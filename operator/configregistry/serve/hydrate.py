@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
@@ -28,7 +27,7 @@ import structlog
 from configregistry.clock import Clock
 from configregistry.kube.objects import Key, RegistryObject, RevisionObject
 from configregistry.serve.contents import History, open_content
-from configregistry.serve.gather import gather, pruned, without_dropped
+from configregistry.serve.gather import Pending, gather, pruned, without_dropped
 from configregistry.serve.wanted import Unreadable, Wanted, read_status
 from configregistry.state import Registry, Snapshot, Store, Version
 from configregistry.telemetry.metrics import Metrics, Shown
@@ -41,24 +40,6 @@ SLICE: Final = 0.02
 """Seconds of one flush: reads wait for no longer than this."""
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class Pending:
-    """A status that waits for content."""
-
-    uid: str
-    wanted: Wanted
-    since: float
-    lacking: dict[int, bool] = field(default_factory=dict)
-    """By version: True once a GET by name answered 404 (or something that is not it)."""
-    found: dict[int, RevisionObject] = field(default_factory=dict)
-    """What such a GET gave, where the watch has not (yet)."""
-
-    @property
-    def known(self) -> bool:
-        """Whether it is known that the content does not exist."""
-        return bool(self.lacking) and all(self.lacking.values())
 
 
 class Hydrator:
@@ -125,6 +106,7 @@ class Hydrator:
         self._awaited = set(self._registries)
         for key in self._awaited:
             self._mark(key)
+        self._wake()  # what the first lists marked has woken nobody: there was nothing to flush yet
 
     def registry_changed(self, key: Key, _old: object = None, _new: object = None) -> None:
         """Note that a ConfigRegistry came, changed or went."""

@@ -68,7 +68,7 @@ class Answer:
         return self.found
 
 
-_ETAG = re.compile(r'(?:W/)?("[^"]*")')
+_ETAG = re.compile(r'"[^"]*"')
 
 
 def _names(if_none_match: str, etag: str) -> bool:

@@ -14,10 +14,10 @@ aborts the process ("panic in a function that cannot unwind"; 2 of 8 stops under
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from granian.constants import HTTPModes, Interfaces
@@ -31,7 +31,7 @@ BACKLOG: Final = 1024
 BACKPRESSURE: Final = 4096
 """Requests under way at once. Without it Granian takes the backlog, and without that 128."""
 START_TIMEOUT: Final = 10.0
-THREADS_TIMEOUT: Final = 5.0
+THREADS_TIMEOUT: Final = 2.0
 
 Handle = Callable[[Request], Response]
 
@@ -158,7 +158,7 @@ class HttpServer:
             await asyncio.wait({self._running})
             with suppress(TimeoutError):
                 async with asyncio.timeout(THREADS_TIMEOUT):
-                    while self._threads & _threads():
+                    while self._threads & _threads():  # noqa: ASYNC110 - nobody tells
                         await asyncio.sleep(0.005)
         self._release()
 
@@ -192,7 +192,7 @@ class HttpServer:
 def _threads() -> set[str]:
     """Give the ids of this process's threads, Rust's included (Linux; elsewhere there are none)."""
     try:
-        return set(os.listdir("/proc/self/task"))
+        return {task.name for task in Path("/proc/self/task").iterdir()}
     except OSError:
         return set()
 
