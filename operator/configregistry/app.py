@@ -113,7 +113,7 @@ class Program:
         self._triggers = Triggers(queue, versions)
         self._reconciler = Reconciler(
             queue,
-            Gatherer(cluster, Sources(cluster.read_configmap), self._runner, clock, memories),
+            Gatherer(cluster, Sources(cluster.read_configmap), self._runner, clock, memories, self._triggers),
             Actor(cluster, self._runner, clock, self._metrics),
             self._runner,
             memories,
@@ -140,7 +140,7 @@ class Program:
         self._revisions.subscribe(lambda key, _old, _new: self._hydrator.revision_changed(key))
         self._probes = Probes(
             self._metrics,
-            {"api": self._waits_for_lists, "hydrate": self._waits_for_content},
+            {"api": self._waits_for_lists, "hydrate": self._hydrator.waits},
             host=settings.host,
             port=settings.probe_port,
         )
@@ -166,7 +166,9 @@ class Program:
             stack.push_async_callback(self._loop.close)
             stack.push_async_callback(self._probes.stop)
             await self._probes.start()
-            app = ReadApp(Routes(self._hydrator), self._metrics, self._staleness)
+            app = ReadApp(
+                Routes(self._hydrator), self._metrics, self._staleness, stale_after=settings.stale_after
+            )
             server = await serve_http(app, settings.host, settings.port)
             stack.push_async_callback(server.stop)
             _log.info(
@@ -231,13 +233,6 @@ class Program:
             if not reflector.synced.is_set()
         ]
         return f"the first list of {', '.join(waiting)}" if waiting else None
-
-    def _waits_for_content(self) -> str | None:
-        if self._hydrator.ready:
-            return None
-        number, some = self._hydrator.waiting()
-        names = ", ".join("/".join(key) for key in some)
-        return f"the content of {number} registries {names}".strip() if number else "the first list"
 
 
 async def _run(settings: Settings) -> None:

@@ -27,7 +27,7 @@ class Settings:
     """Series for each registry; off where there are too many."""
     workers: int = 8
     """Registries that are reconciled at the same time."""
-    stale_after: float = 90.0
-    """Without a sign of the API server for so long, answers say that they may be stale."""
+    stale_after: float = 5.0
+    """Without a watch on the API server for so long, answers say how stale they are."""
     in_cluster: bool = field(default_factory=lambda: "KUBERNETES_SERVICE_HOST" in os.environ)
     """Inside a cluster checks may not address loopback or link-local addresses."""

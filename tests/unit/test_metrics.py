@@ -19,7 +19,8 @@ NAMED = {"namespace": "shop", "registry": "checkout"}
 @pytest.fixture
 def metrics() -> Metrics:
     made = Metrics(env="prod", cluster="one")
-    made.show("shop", "checkout", Shown(31, 7, 8, 50, 2, 3))
+    made.show("shop", "checkout", Shown(31, 7, 8, 50, 3))
+    made.step("shop", "checkout", 2)
     made.loaded("shop", "checkout", 0.3)
     return made
 
@@ -39,6 +40,7 @@ def test_what_a_registry_gives(metrics: Metrics) -> None:
 
 def test_without_a_candidate_there_are_no_series_of_one(metrics: Metrics) -> None:
     metrics.show("shop", "checkout", Shown(32, 8))
+    metrics.step("shop", "checkout", None)
     assert sample(metrics, "registry_version_active", **PLACE, variant="canary") is None
     assert sample(metrics, "configregistry_canary_weight", **NAMED) is None
     assert sample(metrics, "configregistry_rollout_step", **NAMED) is None
@@ -66,7 +68,8 @@ def test_a_forgotten_registry_has_no_series(metrics: Metrics) -> None:
 
 def test_without_series_for_each_registry() -> None:
     metrics = Metrics(per_registry=False)
-    metrics.show("shop", "checkout", Shown(31, 7, 8, 50, 2, 3))
+    metrics.show("shop", "checkout", Shown(31, 7, 8, 50, 3))
+    metrics.step("shop", "checkout", 2)
     metrics.loaded("shop", "checkout", 0.2)
     metrics.forget("shop", "other")
     text = metrics.expose("")[1].decode()

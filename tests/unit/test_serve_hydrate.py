@@ -501,3 +501,17 @@ async def test_close_ends_the_questions() -> None:
     await until(lambda: loop._asking)
     await loop.close()
     assert not loop._asking
+
+
+def test_a_step_that_changes_nothing_else_for_readers_is_told(rolling: World) -> None:
+    named_as = {"namespace": "shop", "registry": "checkout"}
+    status = msgspec.json.decode(rolling.registries[KEY].status)
+    for step in (2, 4):
+        status["canary"]["currentStepIndex"] = step
+        rolling.put(KEY, UID, status)
+        rolling.flush()
+        assert sample(rolling, "configregistry_rollout_step", **named_as) == step
+    del status["canary"]
+    rolling.put(KEY, UID, status | {"revision": 3})
+    rolling.flush()
+    assert sample(rolling, "configregistry_rollout_step", **named_as) is None

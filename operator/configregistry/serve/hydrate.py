@@ -205,6 +205,9 @@ class Hydrator:
             del self._pending[key]
             pending = None
         wanted = self._accept(key, item, served_here, pending)
+        if wanted is not None:
+            # A step may begin without anything else changing for readers.
+            self._metrics.step(*key, wanted.canary.step if wanted.canary else None)
         if wanted is None or wanted.met_by(served_here):
             self._pending.pop(key, None)
             return pruned(self._revisions, namespace, served_here)

@@ -36,13 +36,12 @@ Key = tuple[str, str]
 
 
 class Shown(NamedTuple):
-    """What one registry gives at present. 0 means there is none; a step of -1 too."""
+    """What one registry gives at present. 0 means there is none."""
 
     revision: int = 0
     stable: int = 0
     canary: int = 0
     weight: int = 0
-    step: int = -1
     versions: int = 0
     """How many of its versions are in memory."""
 
@@ -74,10 +73,17 @@ class _Registries(Collector):
         self._place = (env, cluster)
         self._each = each
         self._shown: dict[Key, Shown] = {}
+        self._steps: dict[Key, int] = {}
         self._loads: dict[Key, _Loads] = {}
 
     def show(self, key: Key, shown: Shown) -> None:
         self._shown[key] = shown
+
+    def step(self, key: Key, step: int | None) -> None:
+        if step is None:
+            self._steps.pop(key, None)
+        else:
+            self._steps[key] = step
 
     def load(self, key: Key, seconds: float) -> None:
         # Without series for each registry all of them are told in one, whose labels are empty.
@@ -89,6 +95,7 @@ class _Registries(Collector):
 
     def forget(self, key: Key) -> None:
         self._shown.pop(key, None)
+        self._steps.pop(key, None)
         if self._each:
             self._loads.pop(key, None)
 
@@ -128,9 +135,9 @@ class _Registries(Collector):
             if value.canary:
                 active.add_metric((*self._place, *key, "canary"), value.canary)
                 weight.add_metric(key, value.weight)
-                if value.step >= 0:
-                    step.add_metric(key, value.step)
             revision.add_metric(key, value.revision)
+        for key, number in list(self._steps.items()):
+            step.add_metric(key, number)
         return iter((active, *gauges))
 
     def _versions(self, shown: Iterable[tuple[Key, Shown]]) -> Metric:
@@ -231,6 +238,10 @@ class Metrics:
     def show(self, namespace: str, name: str, shown: Shown) -> None:
         """Tell what a registry gives at present."""
         self._registries.show((namespace, name), shown)
+
+    def step(self, namespace: str, name: str, step: int | None) -> None:
+        """Tell the step that a registry's candidate is in; None: there is no candidate."""
+        self._registries.step((namespace, name), step)
 
     def loaded(self, namespace: str, name: str, seconds: float) -> None:
         """Observe how long it took from a status's event to its publication."""
