@@ -105,7 +105,9 @@ class KubeCluster(ABC):
         files = [f"--filename={path}" for path in paths]
         # Server-side: a large schema does not fit into the annotation of the other way.
         self.kubectl("apply", "--server-side", "--force-conflicts", *files)
-        self.kubectl("wait", "--for=condition=Established", "--timeout=30s", *files)
+        wait = ("wait", "--for=condition=Established", "--timeout=30s", *files)
+        # More than once: kubectl fails at once on a CRD that has no conditions yet (they are null).
+        wait_for(lambda: not self.kubectl(*wait, check=False).returncode, "the CRDs to be established")
         if self.owned and self.has("kube-controller-manager"):
             # Its garbage collector would learn of them some 40 seconds from
             # now; when it starts, it looks at all there is.

@@ -23,11 +23,11 @@
     recover(revisions, uid)                              # Status from the marks
     await write_status(api, registry, status)            # RegistryObject; Conflict: decide again
 
-    recorder = Recorder(api, instance=pod)               # run() in a task; tell(meta, note); drain()
+    recorder = Recorder(api, instance=pod)            # run() in a task; tell(meta, note); drain()
 
 Failures (`failures.py`): ApiError(status, reason, message, retry_after, details, outcome_unknown) >
 NotFound, Conflict, AlreadyExists, Gone, Forbidden, Unauthorized, Invalid, Throttled, Unavailable.
 Only `Unavailable` can have `outcome_unknown`; a 404 that no API server wrote is `Unavailable`.
 
-It must never know health, reconcile, handlers, serve or kopf; `kubernetes` is imported by `connect`.
+It must never know health, reconcile, handlers, serve or kopf. `connect` imports `kubernetes`.
 """

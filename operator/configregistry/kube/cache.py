@@ -63,7 +63,7 @@ class Cache(Generic[T]):
             self._count("Unreadable")
             try:
                 found = _IDENTITY.decode(raw).metadata
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, RecursionError):
                 _log.error("an object without a name was left out", resource=self._name)
                 return None
             key = (found.namespace, found.name)

@@ -11,8 +11,8 @@ event loop that made it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Self
@@ -140,7 +140,8 @@ class Api:
                 with translated(what):
                     async with asyncio.timeout(self.timeouts.total):
                         raise await _failure(response, what)
-            yield _lines(response, what)
+            async with aclosing(_lines(response, what)) as lines:
+                yield lines
         finally:
             # Closed, not released: the rest of an endless answer is not waited for.
             response.close()
@@ -168,7 +169,7 @@ class Api:
                         method, path, params=params, headers=headers, body=body
                     )
                     async with response:
-                        if response.ok:
+                        if HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
                             return await response.read()
                         raise await _failure(response, what, write=write)
         except Unavailable as error:
@@ -199,7 +200,7 @@ async def _failure(response: aiohttp.ClientResponse, what: str, *, write: bool =
     )
 
 
-async def _lines(response: aiohttp.ClientResponse, what: str) -> AsyncIterator[bytes]:
+async def _lines(response: aiohttp.ClientResponse, what: str) -> AsyncGenerator[bytes, None]:
     """Split a stream at line ends; only what is new is searched, so a long line costs no more."""
     start: list[bytes] = []
     size = 0

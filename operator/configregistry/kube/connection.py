@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
@@ -41,12 +41,12 @@ _log = structlog.get_logger(__name__)
 class Timeouts(NamedTuple):
     """Seconds. A leader's requests must end well before its Lease does, so `total` is below 5.
 
-    `idle` is how long a watch may be silent: the API server sends a bookmark about once a minute.
+    `idle` is how long a watch may be silent: the server is asked to end each after a minute.
     """
 
     connect: float = 3.0
     total: float = 4.5
-    idle: float = 90.0
+    idle: float = 75.0
 
 
 class Connection:
@@ -107,7 +107,7 @@ class Connection:
             method,
             access.host + path,
             params=params,
-            data=body,
+            data=None if body is None else _once(body),
             headers={**headers, "Authorization": token} if token else headers,
             proxy=access.proxy,
             server_hostname=access.server_hostname,
@@ -183,6 +183,11 @@ def _session(access: Access) -> aiohttp.ClientSession:
         headers={"User-Agent": f"configregistry/{__version__}"},
         raise_for_status=False,
     )
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    """A body that cannot be sent again: aiohttp would repeat a PUT whose connection broke."""
+    yield body
 
 
 def _socket(address: tuple[Any, ...]) -> socket.socket:

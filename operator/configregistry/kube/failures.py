@@ -157,7 +157,7 @@ def from_answer(
     """Give the error that an answer other than 2xx is. `what` begins its message."""
     try:
         status = _DECODER.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         status = None
     known = status is not None and status.kind == "Status"
     if status is None or not known:
@@ -179,7 +179,7 @@ def from_event(body: bytes, *, what: str) -> ApiError:
     """Give the error that the object of a watch's ERROR event is."""
     try:
         code = _DECODER.decode(body).code
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         code = 0
     return from_answer(code, body, what=what)
 

@@ -1,9 +1,9 @@
 """What recorded versions say together: which may go, what was decided if status is lost. Pure.
 
-Why: status is the decision, but a hand can delete it while nobody watches. So each decision about
-a version is copied to it afterwards (a mark), and `recover` makes a status of marks.
+Why: status is the decision, but a hand can delete it while nobody watches. So each decision
+about a version is copied to it afterwards (a mark); `recover` makes a status of marks.
 
-It must never choose for pruning what anybody may still name, and never let a mark overrule a status.
+It must never choose for pruning what anybody may still name, nor let a mark overrule a status.
 """
 
 from __future__ import annotations

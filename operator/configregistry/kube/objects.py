@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from configregistry.kube import payload
+from configregistry.kube import payload, shallow
 from configregistry.model.names import (
     ANNOTATION_KEYS,
     ANNOTATION_PARENT,
@@ -26,6 +26,7 @@ from configregistry.model.names import (
     LABEL_REGISTRY,
 )
 
+W = TypeVar("W", bound=msgspec.Struct)
 Key = tuple[str, str]
 """Namespace and name."""
 
@@ -131,23 +132,15 @@ class RevisionObject(msgspec.Struct, frozen=True, gc=False):
         return payload.decode(self.payload, self.hash)
 
 
-class ListPage(msgspec.Struct, frozen=True):
-    """One page of a list: its objects undecoded, where it stands, and how to go on."""
-
-    items: tuple[msgspec.Raw, ...]
-    resource_version: str
-    continue_token: str
-
-
 def decode_registry(raw: bytes | msgspec.Raw) -> RegistryObject:
     """Decode a ConfigRegistry."""
-    wire = _REGISTRY.decode(raw)
+    wire = _decode(_REGISTRY, _WireRegistry, raw)
     return RegistryObject(_meta(wire.metadata), bytes(wire.spec), bytes(wire.status))
 
 
 def decode_revision(raw: bytes | msgspec.Raw) -> RevisionObject:
     """Decode a ControllerRevision, whole or as PartialObjectMetadata."""
-    wire = _REVISION.decode(raw)
+    wire = _decode(_REVISION, _WireRevision, raw)
     meta = _meta(wire.metadata)
     number = version_number(meta)
     return RevisionObject(
@@ -162,13 +155,7 @@ def decode_revision(raw: bytes | msgspec.Raw) -> RevisionObject:
 
 def decode_meta(raw: bytes | msgspec.Raw) -> MetaObject:
     """Decode the metadata of any object."""
-    return MetaObject(_meta(_ANY.decode(raw).metadata))
-
-
-def decode_page(raw: bytes) -> ListPage:
-    """Decode a list of any kind, its items left as they are."""
-    page = _PAGE.decode(raw)
-    return ListPage(page.items or (), page.metadata.resource_version, page.metadata.continue_ or "")
+    return MetaObject(_meta(_decode(_ANY, _WireAny, raw).metadata))
 
 
 def version_number(meta: Meta) -> int:
@@ -226,20 +213,25 @@ class _WireRevision(msgspec.Struct, frozen=True):
     data: msgspec.Raw = msgspec.Raw(b"")
 
 
-class _WirePageMeta(msgspec.Struct, frozen=True, rename={"continue_": "continue"}):
-    resource_version: str = msgspec.field(name="resourceVersion")
-    continue_: str | None = None
-
-
-class _WirePage(msgspec.Struct, frozen=True):
-    metadata: _WirePageMeta
-    items: tuple[msgspec.Raw, ...] | None = None
-
-
 _ANY: Final = msgspec.json.Decoder(_WireAny)
 _REGISTRY: Final = msgspec.json.Decoder(_WireRegistry)
 _REVISION: Final = msgspec.json.Decoder(_WireRevision)
-_PAGE: Final = msgspec.json.Decoder(_WirePage)
+_META: Final = msgspec.json.Decoder(_WireMeta)
+
+
+def _decode(decoder: msgspec.json.Decoder[W], kind: type[W], raw: bytes | msgspec.Raw) -> W:
+    try:
+        return decoder.decode(raw)
+    except RecursionError:
+        values: dict[str, Any] = {}
+        for name, part in shallow.members(bytes(raw)).items():
+            if name == "metadata":
+                values[name] = _META.decode(part)
+            elif name in kind.__struct_fields__:
+                values[name] = int(part) if name == "revision" else msgspec.Raw(part)
+        if "metadata" not in values:
+            raise msgspec.DecodeError("an object without metadata") from None
+        return kind(**values)
 
 
 def _meta(wire: _WireMeta) -> Meta:

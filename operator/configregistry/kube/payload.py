@@ -18,13 +18,13 @@ import binascii
 import re
 from base64 import b64decode, b64encode
 from io import BytesIO
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import zstandard
 
 from configregistry.errors import ConfigRegistryError
-from configregistry.model.canonical import MAX_SAFE_INTEGER, canonical, content_hash
+from configregistry.model.canonical import canonical, content_hash
 from configregistry.model.names import MAX_CONTENT_BYTES
 
 SMALL: Final = 64 * 1024
@@ -41,7 +41,7 @@ _TO_ESCAPE: Final = re.compile(b"|".join(_ESCAPES))
 _ESCAPED: Final = re.compile(rb"\\(?:u[0-9a-fA-F]{4}|.)", re.DOTALL)
 
 
-class DamagedVersion(ConfigRegistryError, ValueError):  # noqa: N818 - what it is, not that it failed
+class DamagedVersion(ConfigRegistryError, ValueError):  # noqa: N818 - says what it is
     """What a ControllerRevision holds is not what was recorded under its hash."""
 
 
@@ -66,7 +66,7 @@ def decode(payload: bytes, expected_hash: str) -> bytes:
     """Give the content's canonical JSON. Raises `DamagedVersion`."""
     try:
         wire = _DECODER.decode(payload)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise DamagedVersion(f"the version is not readable: {error}") from error
     if not wire.encoding:
         json = _ESCAPED.sub(lambda found: _PLAIN.get(found[0], found[0]), bytes(wire.data))
@@ -87,20 +87,9 @@ def decode(payload: bytes, expected_hash: str) -> bytes:
 
 def _canonical(json: bytes) -> bytes:
     try:
-        return canonical(_floats(msgspec.json.decode(json)))
-    except (ValueError, OverflowError, RecursionError) as error:
+        return canonical(msgspec.json.decode(json))
+    except (ValueError, RecursionError) as error:
         raise DamagedVersion(f"the version is not canonical JSON: {error}") from error
-
-
-def _floats(value: Any) -> Any:
-    """Undo what reading does to canonical JSON: it writes a float of 1e20 like an integer."""
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > MAX_SAFE_INTEGER:
-        return float(value)
-    if isinstance(value, dict):
-        return {key: _floats(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_floats(item) for item in value]
-    return value
 
 
 def _unpacked(text: bytes) -> bytes:

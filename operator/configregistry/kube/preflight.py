@@ -160,8 +160,14 @@ async def _may(api: Api, namespace: str | None, need: Need) -> bool:
     }
     try:
         raw = await api.create(ACCESS_REVIEWS.path(), msgspec.json.encode(body))
+    except Forbidden as error:
+        # Whoever is somebody may ask this: there are no credentials, or an exec plugin failed.
+        raise NoClusterError(
+            f"the API server at {api.host} does not know who this is ({error.message}): "
+            "log in, or choose other credentials with --kubeconfig or --context"
+        ) from error
     except ApiError as error:
-        # Not being allowed to ask is no answer; what is really missing shows soon enough.
+        # Not being able to ask is no answer; what is really missing shows soon enough.
         _log.warning("rights could not be asked for", error=str(error))
         return True
     return msgspec.json.decode(raw, type=_ReviewAnswer).status.allowed

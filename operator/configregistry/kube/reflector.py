@@ -7,11 +7,13 @@ How it goes, for one object `a` whose deletion a watch loses:
     watch breaks                   memory stays as it is and is served; again from 9, after a wait
     410: 9 is too old              list -> {b@12}, at 14; compared with memory: on_change(a -> None)
 
-What is known to be true, and since when: `staleness()` is 0 while a watch is open. It is the kernel
-that ends a watch whose server no longer answers (keep-alive, 15 s), and the idle bound (90 s; the
-server sends a bookmark about every minute) one that something in between keeps open. Once a watch
-has ended, staleness counts from its end where the server ended it, and from its last byte where
-silence did: nobody can say what happened since.
+What is known to be true, and since when: `staleness()` is 0 while a watch is open. What ends one
+whose server is gone: the kernel, if nobody answers its keep-alive (15 s); else, where something in
+between answers, silence. A quiet watch is silent too (bookmarks come once a minute, and on a quiet
+cluster not even that: 120 s were measured), so the server is asked to end each watch after a
+minute: an end on time is its word that all was told. Beyond that (`Timeouts.idle`) it is silence.
+Once a watch has ended, staleness counts from its end where the server ended it, and from its last
+byte where silence did: nobody can say what happened since.
 
 It must never end, whatever the server answers; never drop an object because of an error; never go
 back to an older state because one answer was older; never let a subscriber's failure or one
@@ -33,6 +35,7 @@ from configregistry.clock import Clock, SystemClock
 from configregistry.kube.backoff import Backoff
 from configregistry.kube.cache import Cache, OnChange, Unreadable
 from configregistry.kube.client import JSON, Api
+from configregistry.kube.envelopes import decode_event, decode_page
 from configregistry.kube.failures import (
     BROKEN,
     NO_CONNECTION,
@@ -43,13 +46,13 @@ from configregistry.kube.failures import (
     Unavailable,
     from_event,
 )
-from configregistry.kube.objects import HasMeta, Key, decode_page
+from configregistry.kube.objects import HasMeta, Key
 from configregistry.kube.paths import METADATA, METADATA_LIST
 
 T = TypeVar("T", bound=HasMeta)
 
-WATCH_SECONDS: Final = 300
-"""After about so long the server ends a watch, so that watches spread over its replicas again."""
+WATCH_SECONDS: Final = 60
+"""After at most so long the server ends a watch; less than `Timeouts.idle`. See above."""
 PAGE: Final = 500
 LIST_SECONDS: Final = 30.0
 """For one page: it may hold hundreds of large objects."""
@@ -130,8 +133,9 @@ class Reflector(Generic[T]):
 
     def staleness(self) -> float | None:
         """Seconds since the store was last known to be true; None before the first list."""
-        contact = self.last_contact
-        return None if contact is None else max(0.0, self._clock.monotonic() - contact)
+        if self._watching:
+            return 0.0
+        return None if self._contact is None else self._clock.monotonic() - self._contact
 
     async def run(self) -> None:
         """List and watch, until cancelled."""
@@ -153,9 +157,8 @@ class Reflector(Generic[T]):
             self._version = ""
         wait = self._backoff.next(getattr(error, "retry_after", None))
         failures = self._backoff.failures
-        if (
-            failures & (failures - 1) == 0
-        ):  # 1, 2, 4, ...: an outage of hours is told some ten times
+        # The 1st, 2nd, 4th, 8th ...: an outage of hours is told some ten times.
+        if failures & (failures - 1) == 0:
             _log.warning(
                 "does not follow the API server",
                 resource=self.name,
@@ -209,7 +212,7 @@ class Reflector(Generic[T]):
 
     async def _watch(self) -> None:
         """Follow events from where the store stands, until the watch ends or breaks."""
-        seconds = WATCH_SECONDS * (0.8 + 0.2 * self._jitter())
+        seconds = WATCH_SECONDS * (0.75 + 0.25 * self._jitter())
         params = {
             **self._params,
             "resourceVersion": self._version,
@@ -238,12 +241,12 @@ class Reflector(Generic[T]):
     def _take(self, line: bytes) -> None:
         """Apply one event."""
         try:
-            event = _EVENT.decode(line)
+            event = decode_event(line)
         except msgspec.MsgspecError as error:
             raise Unavailable(f"an event that is not one: {error}", reason=BROKEN) from error
         if event.type == "ERROR":
             raise from_event(bytes(event.object), what=f"WATCH {self._path}")
-        version = _VERSION.decode(event.object).metadata.resource_version
+        version = event.resource_version
         if _number(version) < _number(self._version):
             known, self._version = self._version, ""
             raise Unavailable(f"an event at {version}, but {known} is known", reason=OLDER)
@@ -266,23 +269,6 @@ class Reflector(Generic[T]):
 
     def _count(self, reason: str) -> None:
         self.errors[reason] += 1
-
-
-class _Event(msgspec.Struct, frozen=True):
-    type: str
-    object: msgspec.Raw
-
-
-class _Meta(msgspec.Struct, frozen=True, rename="camel"):
-    resource_version: str
-
-
-class _Versioned(msgspec.Struct, frozen=True):
-    metadata: _Meta
-
-
-_EVENT: Final = msgspec.json.Decoder(_Event)
-_VERSION: Final = msgspec.json.Decoder(_Versioned)
 
 
 def _number(version: str) -> int:

@@ -27,6 +27,7 @@ from configregistry.clock import Clock, SystemClock, timestamp
 from configregistry.errors import FieldError
 from configregistry.kube import payload
 from configregistry.kube.client import JSON, Api
+from configregistry.kube.envelopes import decode_page
 from configregistry.kube.failures import AlreadyExists, Conflict, NotFound
 from configregistry.kube.history import (
     Mark,
@@ -39,7 +40,6 @@ from configregistry.kube.history import (
 from configregistry.kube.objects import (
     Meta,
     RevisionObject,
-    decode_page,
     decode_registry,
     decode_revision,
     registry_owner,
@@ -138,16 +138,16 @@ async def record(
 async def restore(api: Api, owner: Meta, revision: RevisionObject) -> None:
     """Make a version again that a hand deleted, under its number, from the object that was kept.
 
-    Raises `AlreadyExists` if something else has its name, `DamagedVersion` if the copy is not whole.
+    Raises `AlreadyExists` if something else has its name, `DamagedVersion` if the copy is none.
     """
     payload.decode(revision.payload, revision.hash)
     mine = (ANNOTATION_KEYS, ANNOTATION_PARENT, ANNOTATION_VERDICT, ANNOTATION_CLAIMED)
     kept = {name: text for name, text in revision.meta.annotations.items() if name in mine}
+    path = REVISIONS.path(owner.namespace, version_name(owner.name, revision.number))
     for _attempt in range(ATTEMPTS):
         try:
             await _create(api, owner, revision.number, revision.hash, kept, revision.payload)
         except AlreadyExists:
-            path = REVISIONS.path(owner.namespace, revision.meta.name)
             try:
                 found = decode_revision(await api.get(path))
             except NotFound:
@@ -160,7 +160,7 @@ async def restore(api: Api, owner: Meta, revision: RevisionObject) -> None:
                 raise
         else:
             return
-    raise Conflict(f"{owner.namespace}/{revision.meta.name}: not restored")
+    raise Conflict(f"{path}: not restored")
 
 
 async def claim(
