@@ -6,132 +6,94 @@ One event loop for everything of ours; kopf has a thread and loop of its own, an
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 import random
 import signal
-from collections import ChainMap
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from contextlib import AsyncExitStack
-from typing import Any, Final, Generic, TypeVar
+import threading
+from collections.abc import Awaitable, Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from typing import Any, Final
 
-import msgspec
 import structlog
 
+from configregistry import pauses
 from configregistry.clock import SystemClock
+from configregistry.errors import UsageError
+from configregistry.followed import Followed
 from configregistry.handlers.settings import login_with
 from configregistry.handlers.thread import KopfThread
 from configregistry.health import Means, Outbound, Runner
 from configregistry.kube.client import Api, connect
 from configregistry.kube.events import Recorder
 from configregistry.kube.failures import NotFound
-from configregistry.kube.objects import HasMeta, RevisionObject, decode_meta, decode_registry, decode_revision
-from configregistry.kube.paths import CONFIGMAPS, REGISTRIES, REVISIONS, Resource
+from configregistry.kube.objects import RevisionObject, decode_meta, decode_registry, decode_revision
+from configregistry.kube.paths import CONFIGMAPS, REGISTRIES, REVISIONS
 from configregistry.kube.preflight import preflight
-from configregistry.kube.reflector import Reflector
+from configregistry.kube.reflector import WHOLE
 from configregistry.model.names import LABEL_REGISTRY
-from configregistry.reconcile.act import Actor
-from configregistry.reconcile.cluster import Cluster, VersionIndex
-from configregistry.reconcile.gather import Gatherer
-from configregistry.reconcile.memory import Key, Memories
-from configregistry.reconcile.queue import WorkQueue
-from configregistry.reconcile.reconciler import Reconciler
-from configregistry.reconcile.sources import Sources
-from configregistry.reconcile.triggers import Triggers
-from configregistry.serve import Hydrator, Loop, Probes, ReadApp, Routes, serve_http
+from configregistry.reconcile import Controller
+from configregistry.serve import HttpServer, HttpServerFailed, Hydrator, Loop, Probes, ReadApp, Routes, serve_http
 from configregistry.settings import Settings
 from configregistry.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
 
 STOP_WITHIN: Final = 4.0
-"""Seconds from SIGTERM to the end, of the 5 that are promised."""
-
-T = TypeVar("T", bound=HasMeta)
-
-
-class Followed(Generic[T]):
-    """One resource in all namespaces that are looked after: one reflector for each, or one for all."""
-
-    def __init__(
-        self,
-        api: Api,
-        resource: Resource,
-        decode: Callable[[bytes | msgspec.Raw], T],
-        namespaces: tuple[str, ...],
-        **options: Any,
-    ) -> None:
-        places: Iterable[str | None] = namespaces or (None,)
-        self.reflectors = [
-            Reflector(api, resource.path(place), decode, name=f"{resource} in {place or 'all namespaces'}", **options)
-            for place in places
-        ]
-        self.store: Mapping[Key, T] = ChainMap(*(each.store for each in self.reflectors))  # type: ignore[arg-type]
-
-    def subscribe(self, on_change: Callable[[Key, T | None, T | None], object]) -> None:
-        """Tell of each change, and of what is there already as of a change."""
-        for each in self.reflectors:
-            each.subscribe(on_change)  # type: ignore[arg-type]
-
-    async def synced(self) -> None:
-        """Wait for the first list of each."""
-        for each in self.reflectors:
-            await each.synced.wait()
-
-    def staleness(self) -> float:
-        """Seconds since the last sign of the API server; 0 while the watches are open."""
-        return max((each.staleness() or 0.0) for each in self.reflectors)
+"""Seconds from SIGTERM to the end, of the 5 that are promised; what has not ended by then is left."""
+KOPF_WAITS: Final = 30.0
+"""Seconds that kopf is held back at most, until everything that was listed is published and reconciled."""
+SETTLED: Final = 60.0
+"""Seconds after which kopf and reconcile have looked at every registry once, and remember what they remember."""
 
 
 class Program:
     """All parts, wired; `run` starts them and ends them."""
 
     def __init__(self, settings: Settings, api: Api) -> None:
-        clock = SystemClock()
-        places = settings.namespaces
         self._settings = settings
         self._api = api
-        self._registries = Followed(api, REGISTRIES, decode_registry, places)
+        self._clock = SystemClock()
+        self._metrics = Metrics(env=settings.env, cluster=settings.cluster, per_registry=settings.registry_metrics)
+        self._follow()
+        self._control()
+        self._serve()
+
+    def _follow(self) -> None:
+        """What is held of the API server's objects."""
+        api, places = self._api, self._settings.namespaces
+        self._registries = Followed(api, REGISTRIES, decode_registry, places, page=WHOLE)
         self._revisions = Followed(api, REVISIONS, decode_revision, places, params={"labelSelector": LABEL_REGISTRY})
         self._configmaps = Followed(api, CONFIGMAPS, decode_meta, places, metadata_only=True)
-        self._metrics = Metrics(env=settings.env, cluster=settings.cluster, per_registry=settings.registry_metrics)
-        self._stop = asyncio.Event()
+        self._all: tuple[Followed[Any], ...] = (self._registries, self._revisions, self._configmaps)
 
-        # Reconcile: changes -> queue -> gather -> decide -> act.
-        queue: WorkQueue[Key] = WorkQueue(lambda: random.uniform(0.8, 1.2))  # noqa: S311
-        versions = VersionIndex()
-        self._metrics.queue_depth.set_function(lambda: len(queue))
-        self._recorder = Recorder(api, instance=platform.node())
-        self._outbound = Outbound(allow_local=not settings.in_cluster)
-        self._runner = Runner(
-            Means(self._outbound),
-            clock,
-            changed=lambda rollout: queue.add((rollout.namespace, rollout.registry)),
-            probed=lambda _key, check, probe: self._metrics.checks.labels(check.name, probe.verdict.value).inc(),
-        )
-        memories = Memories()
-        cluster = Cluster(api, self._registries.store, versions, self._configmaps.store, self._recorder)
-        self._triggers = Triggers(queue, versions)
-        self._reconciler = Reconciler(
-            queue,
-            Gatherer(cluster, Sources(cluster.read_configmap), self._runner, clock, memories, self._triggers),
-            Actor(cluster, self._runner, clock, self._metrics),
-            self._runner,
-            memories,
-            self._triggers,
-            clock,
+    def _control(self) -> None:
+        """Changes -> queue -> gather -> decide -> act."""
+        self._recorder = Recorder(self._api, instance=platform.node())
+        self._outbound = Outbound(allow_local=not self._settings.in_cluster)
+        self._controller = Controller(
+            self._api,
+            self._registries.store,
+            self._configmaps.store,
+            self._recorder,
+            lambda changed, probed: Runner(Means(self._outbound), self._clock, changed, probed=probed),
+            self._clock,
             self._metrics,
+            spread=lambda: random.uniform(0.8, 1.2),  # noqa: S311
         )
-        self._registries.subscribe(self._triggers.registry_changed)
-        self._revisions.subscribe(self._triggers.revision_changed)
-        self._configmaps.subscribe(self._triggers.configmap_changed)
+        triggers = self._controller.triggers
+        self._registries.subscribe(triggers.registry_changed)
+        self._revisions.subscribe(triggers.revision_changed)
+        self._configmaps.subscribe(triggers.configmap_changed)
 
-        # Serve: the same objects -> state -> responses.
+    def _serve(self) -> None:
+        """The same objects -> state -> responses."""
         self._loop = Loop(self._fetch)
         self._hydrator = Hydrator(
             self._registries.store,
             self._revisions.store,
             metrics=self._metrics,
-            clock=clock,
+            clock=self._clock,
             ask=self._loop.ask,
             wake=self._loop.wake,
         )
@@ -141,80 +103,89 @@ class Program:
         self._probes = Probes(
             self._metrics,
             {"api": self._waits_for_lists, "hydrate": self._hydrator.waits},
-            host=settings.host,
-            port=settings.probe_port,
+            host=self._settings.host,
+            port=self._settings.probe_port,
         )
 
-    async def run(self) -> None:
-        """Start everything, and end it when `stop` was called. Raises when a part ends by itself."""
-        settings = self._settings
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
-
-        def enqueue(namespace: str, name: str) -> None:
-            loop.call_soon_threadsafe(self._triggers.named, namespace, name)
-
-        kopf = KopfThread(
-            login_with(settings.kubeconfig, settings.context),
-            settings.namespaces,
-            enqueue,
-        )
+    async def run(self, stop: asyncio.Event) -> None:
+        """Start everything, and end it when `stop` is set. Raises when a part ends by itself."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._outbound.close)
-            stack.push_async_callback(self._runner.close)
+            stack.push_async_callback(self._controller.close)
             stack.push_async_callback(self._loop.close)
             stack.push_async_callback(self._probes.stop)
-            await self._probes.start()
-            app = ReadApp(
-                Routes(self._hydrator), self._metrics, self._staleness, stale_after=settings.stale_after
-            )
-            server = await serve_http(app, settings.host, settings.port)
+            server = await self._listen()
             stack.push_async_callback(server.stop)
-            _log.info(
-                "serving",
-                address=f"http://{settings.host}:{server.port}",
-                probes=f"http://{settings.host}:{self._probes.port}",
-                cluster=self._api.host,
-                namespaces=list(settings.namespaces) or "all",
-            )
-            kopf.start()
-            stack.callback(kopf.stop)
-            await self._until_stopped()
+            kopf = self._kopf()
+            stack.push_async_callback(kopf.stop)
+            await self._until(stop, server, kopf)
             _log.info("ending")
+            _insist(STOP_WITHIN)
+            kopf.ask_to_stop()
             self._probes.drain()
-            await self._recorder.drain()
+            await self._recorder.drain(STOP_WITHIN / 4)
 
-    def stop(self) -> None:
-        """End orderly; safe to call twice."""
-        self._stop.set()
+    async def _listen(self) -> HttpServer:
+        settings = self._settings
+        with _listening("--probe-port", settings.host, settings.probe_port):
+            await self._probes.start()
+        app = ReadApp(Routes(self._hydrator), self._metrics, self._staleness, stale_after=settings.stale_after)
+        with _listening("--port", settings.host, settings.port):
+            server = await serve_http(app, settings.host, settings.port)
+        _log.info(
+            "serving",
+            address=f"http://{settings.host}:{server.port}",
+            probes=f"http://{settings.host}:{self._probes.port}",
+            cluster=self._api.host,
+            namespaces=list(settings.namespaces) or "all",
+        )
+        return server
 
-    async def _until_stopped(self) -> None:
-        parts: list[Coroutine[Any, Any, None]] = [self._recorder.run(), self._begin()]
-        for followed in (self._registries, self._revisions, self._configmaps):
-            parts += [reflector.run() for reflector in followed.reflectors]
-        parts += [self._reconciler.work() for _ in range(self._settings.workers)]
-        tasks: list[asyncio.Task[Any]] = [asyncio.create_task(part) for part in parts]
-        stopped = asyncio.create_task(self._stop.wait())
+    def _kopf(self) -> KopfThread:
+        loop, settings = asyncio.get_running_loop(), self._settings
+
+        def enqueue(namespace: str, name: str) -> None:
+            loop.call_soon_threadsafe(self._controller.triggers.named, namespace, name)
+
+        return KopfThread(login_with(settings.kubeconfig, settings.context), settings.namespaces, enqueue)
+
+    async def _until(self, stop: asyncio.Event, server: HttpServer, kopf: KopfThread) -> None:
+        """Have all parts run until `stop` is set; an end of one by itself is a defect, and ends the program."""
+        parts: list[Coroutine[Any, Any, None]] = [self._recorder.run(), server.wait()]
+        parts += [reflector.run() for followed in self._all for reflector in followed.reflectors]
+        parts += [self._controller.work() for _ in range(self._settings.workers)]
+        begun, stopped = asyncio.create_task(self._begin(kopf)), asyncio.create_task(stop.wait())
+        tasks = [asyncio.create_task(part) for part in parts]
+        waiting: set[asyncio.Task[Any]] = {begun, stopped, *tasks}
         try:
-            # _begin ends well; every other end is a defect and ends the program, loudly.
             while not stopped.done():
-                done, _ = await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-                for task in done - {stopped}:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
                     task.result()
-                    tasks.remove(task)
         finally:
-            for task in (stopped, *tasks):
+            for task in (begun, stopped, *tasks):
                 task.cancel()
-            await asyncio.gather(stopped, *tasks, return_exceptions=True)
+            await asyncio.gather(begun, stopped, *tasks, return_exceptions=True)
 
-    async def _begin(self) -> None:
-        """Decide and publish only once everything has been listed: before that, absence means nothing."""
-        for followed in (self._registries, self._revisions, self._configmaps):
+    async def _begin(self, kopf: KopfThread) -> None:
+        """Decide and publish only once everything has been listed: before that, absence means nothing.
+
+        kopf comes last: all that it would name by then is queued, and its own list of 10,000 objects takes the
+        interpreter for seconds which readers wait for.
+        """
+        for followed in self._all:
             await followed.synced()
         self._hydrator.begin()
-        self._triggers.open(self._registries.store)
+        self._controller.triggers.open(self._registries.store)
         _log.info("listed", registries=len(self._registries.store), versions=len(self._revisions.store))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(KOPF_WAITS):
+                while not self._hydrator.ready or self._controller.waiting:
+                    await asyncio.sleep(0.05)
+        pauses.filled()
+        kopf.start()
+        await asyncio.sleep(SETTLED)
+        pauses.filled()
 
     async def _fetch(self, namespace: str, name: str) -> RevisionObject | None:
         try:
@@ -226,22 +197,55 @@ class Program:
         return max(self._registries.staleness(), self._revisions.staleness())
 
     def _waits_for_lists(self) -> str | None:
-        waiting = [
-            reflector.name
-            for followed in (self._registries, self._revisions, self._configmaps)
-            for reflector in followed.reflectors
-            if not reflector.synced.is_set()
-        ]
+        waiting = [name for followed in self._all for name in followed.unsynced()]
         return f"the first list of {', '.join(waiting)}" if waiting else None
 
 
+@contextmanager
+def _listening(option: str, host: str, port: int) -> Iterator[None]:
+    """Say what to do where nobody can listen."""
+    try:
+        yield
+    except (OSError, HttpServerFailed) as error:
+        told = f"cannot listen on {host}:{port} ({error}): end what listens there, or choose another with {option}"
+        raise UsageError(told) from error
+
+
+def _insist(seconds: float) -> None:
+    """End the process in so many seconds whatever still runs: all that matters has been written long ago."""
+
+    def end() -> None:
+        _log.warning("not all parts have ended in time", seconds=seconds)
+        os._exit(0)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+
+
 async def _run(settings: Settings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with await connect(settings.kubeconfig, settings.context) as api:
-        await preflight(api, settings.namespaces or None)
-        await Program(settings, api).run()
+        if await _unless(stop, preflight(api, settings.namespaces or None)):
+            await Program(settings, api).run(stop)
+
+
+async def _unless(stop: asyncio.Event, awaited: Awaitable[None]) -> bool:
+    """Wait for something; False when the program was asked to end before it was over."""
+    task, stopped = asyncio.ensure_future(awaited), asyncio.create_task(stop.wait())
+    await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not task.done():
+        task.cancel()
+        return False
+    task.result()
+    return not stop.is_set()
 
 
 def main(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; gives the exit code. Raises `ConfigRegistryError` for what a person can mend."""
+    pauses.starting()
     asyncio.run(_run(settings))
     return 0

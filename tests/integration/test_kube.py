@@ -56,9 +56,7 @@ CRDS = Path(__file__).parents[2] / "crds"
 def registries(cluster: KubeCluster) -> KubeCluster:
     """A cluster that knows ConfigRegistry."""
     cluster.kubectl("apply", "--server-side", "-f", str(CRDS))
-    cluster.kubectl(
-        "wait", "--for=condition=Established", "crd", "configregistries.configregistry.dev"
-    )
+    cluster.kubectl("wait", "--for=condition=Established", "crd", "configregistries.configregistry.dev")
     return cluster
 
 
@@ -106,26 +104,17 @@ async def until(true: Any, seconds: float = 60.0) -> None:
 
 
 async def test_equal_content_is_recorded_once_whoever_records_it(api: Api, owner: Meta) -> None:
-    infos = await asyncio.gather(
-        *(record(api, owner, some(1), parent=0, last_version=0) for _ in range(8))
-    )
+    infos = await asyncio.gather(*(record(api, owner, some(1), parent=0, last_version=0) for _ in range(8)))
     assert set(infos) == {VersionInfo(1, some(1).hash, 1)}
     assert [each.number for each in await list_versions(api, owner.namespace, owner.name)] == [1]
 
 
 async def test_writers_at_once_get_a_number_each(api: Api, owner: Meta) -> None:
-    infos = await asyncio.gather(
-        *(record(api, owner, some(n), parent=0, last_version=0) for n in range(8))
-    )
+    infos = await asyncio.gather(*(record(api, owner, some(n), parent=0, last_version=0) for n in range(8)))
     assert sorted(info.number for info in infos) == list(range(1, 9))
     found = await list_versions(api, owner.namespace, owner.name)
     assert {each.number: each.hash for each in found} == {info.number: info.hash for info in infos}
-    assert all(
-        each.content() == some(infos.index(i)).json
-        for each in found
-        for i in infos
-        if i.hash == each.hash
-    )
+    assert all(each.content() == some(infos.index(i)).json for each in found for i in infos if i.hash == each.hash)
 
 
 async def test_a_number_follows_the_highest_ever_used(api: Api, owner: Meta) -> None:
@@ -231,9 +220,7 @@ async def test_content_is_immutable_and_a_swapped_object_is_seen(api: Api, owner
         (await stored(api, owner, 1)).content()
 
 
-async def test_a_version_deleted_by_hand_is_made_again_under_its_number(
-    api: Api, owner: Meta
-) -> None:
+async def test_a_version_deleted_by_hand_is_made_again_under_its_number(api: Api, owner: Meta) -> None:
     await recorded(api, owner, 2)
     before = await mark(api, await stored(api, owner, 1), Mark(served=7))
     held = await stored(api, owner, 1)
@@ -287,9 +274,7 @@ async def test_a_claim_and_a_pruner_cannot_cross(api: Api, owner: Meta) -> None:
     assert await prune(Crossing(), owner) == [1, 3]  # type: ignore[arg-type]
     # Claimed a moment ago, with the status not yet written:
     assert await prune(api, owner) == []
-    gone = msgspec.structs.replace(
-        await stored(api, owner, 2), meta=Meta("checkout-1", owner.namespace, "u")
-    )
+    gone = msgspec.structs.replace(await stored(api, owner, 2), meta=Meta("checkout-1", owner.namespace, "u"))
     with pytest.raises(NotFound):
         await claim(api, gone)
 
@@ -300,9 +285,7 @@ async def test_a_namesake_is_never_pruned_by_another_status(api: Api, owner: Met
     assert await prune(api, msgspec.structs.replace(owner, uid="other")) == []
 
 
-async def test_an_annotation_gets_through_though_the_object_was_changed(
-    api: Api, owner: Meta
-) -> None:
+async def test_an_annotation_gets_through_though_the_object_was_changed(api: Api, owner: Meta) -> None:
     await recorded(api, owner, 1)
     old = await stored(api, owner, 1)
     first, second = await asyncio.gather(mark(api, old, Mark(served=1)), claim(api, old))
@@ -312,9 +295,7 @@ async def test_an_annotation_gets_through_though_the_object_was_changed(
     assert first.payload == second.payload == b""
 
 
-async def test_a_status_lost_is_made_again_from_what_the_cluster_holds(
-    api: Api, owner: Meta
-) -> None:
+async def test_a_status_lost_is_made_again_from_what_the_cluster_holds(api: Api, owner: Meta) -> None:
     await recorded(api, owner, 3)
     found = await list_versions(api, owner.namespace, owner.name)
     status = Status(uid=owner.uid, stable=Stable(2, some(1).hash), revision=12)
@@ -407,9 +388,7 @@ async def test_everything_is_seen_through_a_restart_of_the_api_server(
     own_cluster: KubeCluster, api: Api, namespace: str
 ) -> None:
     changes: list[tuple[str, bool]] = []
-    reflector = Reflector(
-        api, CONFIGMAPS.path(namespace), decode_meta, name="configmaps", metadata_only=True
-    )
+    reflector = Reflector(api, CONFIGMAPS.path(namespace), decode_meta, name="configmaps", metadata_only=True)
     versions = Reflector(
         api,
         REVISIONS.path(),

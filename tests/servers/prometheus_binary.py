@@ -19,6 +19,8 @@ from typing import Final
 
 from tests.cluster.locks import exclusive
 
+from .debian import NoPackageError, cache_directory, unpack
+
 MODULE: Final = "github.com/prometheus/prometheus"
 MODULE_VERSION: Final = "v0.315.0"
 """Prometheus 3.15: the module counts releases in its minor version."""
@@ -42,7 +44,7 @@ def find_prometheus() -> Path:
     found = shutil.which("prometheus")
     if found and _works(Path(found)):
         return Path(found)
-    cache = cache_directory()
+    cache = cache_directory("prometheus")
     cached = cache / "prometheus"
     if _works(cached):
         return cached
@@ -50,14 +52,6 @@ def find_prometheus() -> Path:
         if not _works(cached):
             _fill(cached)
     return cached
-
-
-def cache_directory() -> Path:
-    """Where the user's Prometheus is kept."""
-    configured = os.environ.get("XDG_CACHE_HOME", "")
-    # A relative path there is to be ignored, says the XDG specification.
-    base = Path(configured) if os.path.isabs(configured) else Path.home() / ".cache"  # noqa: PTH117
-    return base / "configregistry" / "prometheus"
 
 
 def _fill(cached: Path) -> None:
@@ -83,21 +77,14 @@ def _fill(cached: Path) -> None:
 
 def _debian(draft: Path) -> Path:
     """The package's program; nothing is installed, so any user may do this."""
-    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        raise NoPrometheusError("no apt-get and dpkg-deb here")
     _say("getting Debian's package (once, some 20 MB)")
-    known = subprocess.run(["apt-cache", "show", "prometheus"], capture_output=True, check=False)
-    if known.returncode != 0:
-        if os.geteuid() != 0:
-            raise NoPrometheusError("apt knows no prometheus, and only root may update its lists")
-        _say("updating apt's lists")
-        _run(["apt-get", "-q", "update"], draft, _DOWNLOAD)
-    _run(["apt-get", "-q", "download", "prometheus"], draft, _DOWNLOAD)
-    package = next(iter(draft.glob("prometheus_*.deb")), None)
-    if package is None:
-        raise NoPrometheusError("apt-get downloaded nothing")
-    _run(["dpkg-deb", "-x", str(package), str(draft / "unpacked")], draft, _DOWNLOAD)
-    return draft / "unpacked" / "usr" / "bin" / "prometheus"
+    unpacked = draft / "unpacked"
+    unpacked.mkdir()
+    try:
+        unpack("prometheus", unpacked)
+    except NoPackageError as error:
+        raise NoPrometheusError(str(error)) from None
+    return unpacked / "usr" / "bin" / "prometheus"
 
 
 def _build(draft: Path) -> Path:

@@ -28,7 +28,7 @@ from tests.unit.test_kube_fake_api import (
 from configregistry.kube.backoff import Backoff
 from configregistry.kube.client import Api
 from configregistry.kube.objects import Key, RegistryObject, decode_registry
-from configregistry.kube.reflector import Reflector
+from configregistry.kube.reflector import WHOLE, Reflector
 
 
 class Followed:
@@ -286,6 +286,14 @@ async def test_a_server_that_does_not_answer_a_list_is_asked_for_smaller_pages()
         with patch("configregistry.kube.reflector.LIST_SECONDS", 0.1):
             await asyncio.wait_for(it.reflector.synced.wait(), 30)
         assert [query["limit"] for query in it.fake.lists] == ["500", "250", "125"]
+
+
+async def test_a_list_without_pages_falls_back_to_them_when_it_takes_too_long() -> None:
+    async with followed("a", synced=False, page=WHOLE) as it:
+        it.fake.list_faults.append(hang)
+        with patch("configregistry.kube.reflector.LIST_SECONDS", 0.1):
+            await asyncio.wait_for(it.reflector.synced.wait(), 30)
+        assert [query.get("limit") for query in it.fake.lists] == [None, "500"]
 
 
 async def test_a_page_that_is_no_longer_known_starts_the_list_anew() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,7 +69,7 @@ async def test_retries_double_up_to_the_last_and_restart_after_success() -> None
     delays = [queue.retry("a") for _ in range(30)]
     assert delays[:3] == [FIRST_RETRY, 2 * FIRST_RETRY, 4 * FIRST_RETRY]
     assert delays[-1] == LAST_RETRY
-    assert all(earlier <= later for earlier, later in zip(delays, delays[1:], strict=False))
+    assert all(earlier <= later for earlier, later in pairwise(delays))
     queue.succeeded("a")
     assert queue.retry("a") == FIRST_RETRY
     queue.forget("a")

@@ -449,6 +449,20 @@ async def test_events_are_worked_off_by_the_loop() -> None:
     assert world.hydrator.snapshot().generation == generation
 
 
+async def test_what_was_listed_before_the_beginning_is_worked_off_then() -> None:
+    async def fetch(namespace: Any, name: Any) -> None:
+        raise AssertionError
+
+    world = World(begun=False)
+    loop = driven(world, fetch)
+    world.record(KEY, 1, revision(UID, A))
+    world.put(KEY, UID, status_of(1, 1, A))
+    await asyncio.sleep(0.01)  # the loop was woken by these, and had nothing to flush yet
+    world.hydrator.begin()
+    await until(lambda: world.hydrator.ready)
+    await loop.close()
+
+
 async def test_missing_content_is_asked_for_until_it_is_there() -> Any:
     asked = []
 

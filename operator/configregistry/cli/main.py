@@ -5,6 +5,7 @@ Exit codes: 0 well, 1 refused or failed, 2 wrong usage, 3 timeout.
 
 from __future__ import annotations
 
+import re
 import sys
 from ipaddress import ip_address
 
@@ -34,6 +35,15 @@ def run(arguments: list[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _namespaces(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Each namespace once, and none that cannot exist."""
+    for name in given:
+        if not _NAMESPACE.fullmatch(name):
+            raise click.BadParameter(f"{name!r}: expected the name of a namespace")
+    return tuple(dict.fromkeys(given))
+
+
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": PROGRAM.upper()}
 
 

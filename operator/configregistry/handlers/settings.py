@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final
 
 import kopf
@@ -17,6 +17,10 @@ WATCH_CLIENT_TIMEOUT: Final = 330
 """Seconds. The server ends a watch before the client would, so that ends are orderly."""
 
 
+CHUNK: Final = 250
+"""Objects of one page of kopf's first list: it parses a page whole, some 20 KiB for each object."""
+
+
 class EndlessBackoff:
     """Seconds between tries, for ever. kopf iterates it anew for each request, so it must be re-iterable."""
 
@@ -26,6 +30,21 @@ class EndlessBackoff:
         while True:
             yield seconds
             seconds = min(seconds * 2, 30.0)
+
+
+class NoDiffBase(kopf.DiffBaseStorage):
+    """Remembers nothing: what changed is for reconcile to find, and kopf would copy each object whole to compare it."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Iterable[Any] | None = None) -> kopf.BodyEssence:  # noqa: ARG002
+        """Give nothing to compare."""
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:  # noqa: ARG002
+        """Know nothing."""
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Write nothing."""
 
 
 Login = Callable[[], Awaitable[kopf.ConnectionInfo]]
@@ -61,6 +80,7 @@ def register(registry: kopf.OperatorRegistry, login: Login) -> None:
         settings.networking.connect_timeout = CONNECT_TIMEOUT
         settings.watching.server_timeout = WATCH_SERVER_TIMEOUT
         settings.watching.client_timeout = WATCH_CLIENT_TIMEOUT
+        settings.watching.chunk_size = CHUNK
         settings.queueing.worker_limit = None
         settings.queueing.idle_timeout = 1
         settings.posting.enabled = False
@@ -68,7 +88,7 @@ def register(registry: kopf.OperatorRegistry, login: Login) -> None:
         settings.scanning.disabled = True
         settings.persistence.finalizer = f"{GROUP}/finalizer"
         settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-        settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+        settings.persistence.diffbase_storage = NoDiffBase()
 
     @kopf.on.login(registry=registry, id="login")
     async def _login(**_: Any) -> kopf.ConnectionInfo:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -21,8 +22,11 @@ _log = structlog.get_logger(__name__)
 FIRST_RESTART: Final = 0.5
 LAST_RESTART: Final = 30.0
 """Seconds before kopf is started again, doubled up to the last."""
+LONG: Final = 300.0
+"""After so many seconds without an end, the next one counts as the first."""
 STOP_WITHIN: Final = 2.0
 """Seconds that its thread is given to end; it is a daemon, so it cannot hold up the process."""
+_POLL: Final = 0.02
 
 
 class KopfThread:
@@ -44,18 +48,27 @@ class KopfThread:
         """Start the thread."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Ask it to end, and wait for it a while."""
+    def ask_to_stop(self) -> None:
+        """Have it end; returns at once."""
         self._stop.set()
-        self._thread.join(STOP_WITHIN)
+
+    async def stop(self) -> None:
+        """Ask it to end, and wait for it a while."""
+        self.ask_to_stop()
+        deadline = time.monotonic() + STOP_WITHIN
+        while self._thread.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110 - a thread tells nobody
+            await asyncio.sleep(_POLL)
 
     def _supervise(self) -> None:
         seconds = FIRST_RESTART
         while not self._stop.is_set():
+            started = time.monotonic()
             try:
                 asyncio.run(self._operator())
-            except Exception:  # noqa: BLE001
+            except BaseException:  # noqa: BLE001 - whatever ends it, it is started again
                 _log.exception("kopf ended with an error")
+            if time.monotonic() - started > LONG:
+                seconds = FIRST_RESTART
             if self._stop.wait(seconds):
                 return
             _log.warning("kopf ended and is started again", after=seconds)

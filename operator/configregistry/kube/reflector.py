@@ -54,6 +54,10 @@ T = TypeVar("T", bound=HasMeta)
 WATCH_SECONDS: Final = 60
 """After at most so long the server ends a watch; less than `Timeouts.idle`. See above."""
 PAGE: Final = 500
+WHOLE: Final = 0
+"""No pages: the API server then lists custom resources from its watch cache, as true as by quorum
+but at a sixth of its own cost (10,000 of 3 KiB: 0.9 s of processor against 5.8 s). The whole answer
+is held in memory for a moment, so this is for what has small objects."""
 LIST_SECONDS: Final = 30.0
 """For one page: it may hold hundreds of large objects."""
 OLDER_LISTS: Final = 3
@@ -174,7 +178,8 @@ class Reflector(Generic[T]):
         read: list[T | tuple[Key, Unreadable] | None] = []
         token = ""
         while True:
-            params = {**self._params, "limit": str(self._page), "continue": token}
+            limit = str(self._page) if self._page else ""
+            params = {**self._params, "limit": limit, "continue": token}
             try:
                 raw = await self._api.list(
                     self._path,
@@ -184,7 +189,7 @@ class Reflector(Generic[T]):
                 )
             except Unavailable as error:
                 if error.reason == TIMEOUT:  # perhaps the page is too much; the limit is per list
-                    self._page = max(1, self._page // 2)
+                    self._page = max(1, self._page // 2) if self._page else PAGE
                 raise
             page = decode_page(raw)
             read.extend(self._cache.read(item) for item in page.items)
@@ -192,7 +197,8 @@ class Reflector(Generic[T]):
             if not token:
                 break
         self._check_age(page.resource_version)
-        self._page = min(self._full_page, self._page * 2)
+        if self._full_page:
+            self._page = min(self._full_page, self._page * 2)
         self._cache.replace(read)
         self._version = page.resource_version
         self._newest = _number(page.resource_version)

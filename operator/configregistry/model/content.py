@@ -5,8 +5,9 @@ Pure: sources come as the text that was read from ConfigMaps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -84,18 +85,24 @@ def _value(text: str, form: str) -> Any:
 
 def _encode(field: str, value: Any) -> bytes:
     try:
-        return canonical(value)
+        encoded = canonical(value)
     except RecursionError:
         raise FieldError(field, None, "expected a value that is nested less deeply") from None
     except ValueError as error:
-        for place, number in _integers(field, value):
-            if abs(number) > MAX_SAFE_INTEGER:
-                raise FieldError(place, number, f"expected an integer within ±{MAX_SAFE_INTEGER}") from None
+        _refuse_unsafe(field, value)
         raise FieldError(field, None, f"expected a JSON value: {error}") from None
+    if _LONG_NUMBER.search(encoded):
+        _refuse_unsafe(field, value)
+    return encoded
 
 
-def _integers(field: str, value: Any) -> Iterator[tuple[str, int]]:
-    """Each integer in a value with its path. Not recursive: it looks for what is wrong with any value at all."""
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{16}")
+_EXPONENT_FROM: Final = 1e21
+"""RFC 8785 writes doubles below this as integers: 1e20 has the bytes of an integer that is refused."""
+
+
+def _refuse_unsafe(field: str, value: Any) -> None:
+    """Raise where an integer beyond ±(2^53-1) stands. Not recursive, for it is asked about any value at all."""
     found = [(field, value)]
     while found:
         place, item = found.pop()
@@ -103,5 +110,9 @@ def _integers(field: str, value: Any) -> Iterator[tuple[str, int]]:
             found += [(f"{place}.{key}", part) for key, part in item.items()]
         elif isinstance(item, list | tuple):
             found += [(f"{place}[{index}]", part) for index, part in enumerate(item)]
-        elif isinstance(item, int) and not isinstance(item, bool):
-            yield place, item
+        elif _is_written_as_integer(item) and abs(item) > MAX_SAFE_INTEGER:
+            raise FieldError(place, item, f"expected an integer within ±{MAX_SAFE_INTEGER}") from None
+
+
+def _is_written_as_integer(value: Any) -> bool:
+    return isinstance(value, int) or (isinstance(value, float) and value.is_integer() and abs(value) < _EXPONENT_FROM)

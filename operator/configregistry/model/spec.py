@@ -6,19 +6,17 @@ defaults that the API server fills in reads the same here.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
 import msgspec
+import msgspec.structs
 
 from configregistry.errors import FieldError
 
 
-class _Part(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
-    """A part of the spec: immutable, camelCase on the wire.
-
-    What is not set is not encoded, so that a field which a newer operator knows changes no hash:
-    an upgrade must start no rollout again.
-    """
+class _Part(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    """A part of the spec: immutable, camelCase on the wire."""
 
 
 class ConfigMapRef(_Part, frozen=True):
@@ -173,5 +171,23 @@ def parse_spec(raw: bytes) -> Spec:
 
 
 def encode(part: object) -> bytes:
-    """Compact JSON of any part of the spec, equal for equal parts; what their hashes are taken of."""
-    return msgspec.json.encode(part, order="sorted")
+    """Compact JSON of any part of the spec, equal for equal parts; what their hashes are taken of.
+
+    What has its default value is left out, so that a field which a newer operator knows changes no hash:
+    an upgrade must start no rollout again.
+    """
+    return msgspec.json.encode(_told(part), order="sorted")
+
+
+def _told(part: object) -> object:
+    if isinstance(part, tuple):
+        return [_told(item) for item in part]
+    if isinstance(part, msgspec.Struct):
+        values = ((field, getattr(part, field.name)) for field in _fields(type(part)))
+        return {field.encode_name: _told(value) for field, value in values if value != field.default}
+    return part
+
+
+@functools.cache
+def _fields(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(kind)

@@ -6,15 +6,19 @@ comes after it (events, marks, pruning) may be lost without harm, and none of it
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
+
 import structlog
 
 from configregistry.clock import Clock
-from configregistry.health import Runner
-from configregistry.kube.failures import ApiError, Unavailable
+from configregistry.health import Runner, StageKey
+from configregistry.kube.failures import ApiError, NotFound, Unavailable
+from configregistry.model import conditions
 from configregistry.model.status import Status, parse_status
 from configregistry.reconcile.cluster import Cluster
 from configregistry.reconcile.gather import Gathered
-from configregistry.reconcile.memory import Attempt
+from configregistry.reconcile.memory import Attempt, Recorded
 from configregistry.rollout.observation import Decision, Note
 from configregistry.telemetry.metrics import Metrics
 
@@ -30,71 +34,69 @@ class Actor:
         self._clock = clock
         self._metrics = metrics
 
-    async def restore(self, gathered: Gathered) -> None:
-        """Make versions again that status names and a hand deleted, from the copies that are held."""
-        memory, status = gathered.memory, gathered.status
-        named = {part.version for part in (status.stable, status.canary, status.previous) if part}
-        memory.held = {number: held for number, held in memory.held.items() if number in named}
-        memory.held |= {number: each for number, each in gathered.revisions.items() if number in named}
-        for number in sorted(named & memory.held.keys() - gathered.revisions.keys() - memory.recorded.keys()):
-            held = memory.held[number]
-            await self._cluster.restore(gathered.object.meta, held)
-            _log.warning("a version that is in use was deleted, and made again", **_who(gathered), version=number)
-
     async def record(self, gathered: Gathered) -> None:
         """Make the content a version; it is named in status by the next decision only."""
         content, status = gathered.observation.content, gathered.status
         assert content is not None
+        assert content.json
         followed = status.canary or status.stable
         parent = followed.version if followed else 0
         info = await self._cluster.record(gathered.object.meta, content, parent, status.last_version)
-        gathered.memory.recorded[info.number] = info
+        gathered.memory.recorded[info.number] = Recorded(info, self._clock.monotonic())
         note = Note("Normal", "VersionRecorded", f"version {info.number} recorded ({content.keys} keys, {info.hash})")
         self._cluster.tell(gathered.object.meta, (note,))
         _log.info("version recorded", **_who(gathered), version=info.number, hash=info.hash, keys=content.keys)
 
     async def commit(self, gathered: Gathered, decision: Decision) -> None:
         """Write the status. Raises `Conflict` when another has changed the object since it was read."""
-        memory, before = gathered.memory, gathered.status
-        await self._claim(gathered, decision.status)
-        reports = gathered.observation.reports
-        counts = {report.name: len(report.unsaved) for report in reports}
+        memory, before, after = gathered.memory, gathered.status, decision.status
+        try:
+            await self._claim(gathered, after)
+            await self._write(gathered, decision)
+        except ApiError:
+            memory.doubted = True
+            raise
+        if gathered.belief.drifted:
+            self._metrics.drift_repairs.inc()
+            _log.warning("status was changed by another hand, and is put back", **_who(gathered))
+        if not decision.changed:
+            return
+        # A stage's time begins when its weight is served; within a stage what was measured goes on.
+        memory.saved_at = gathered.at if _stage(before) == _stage(after) else self._clock.monotonic()
+        if gathered.rollout is not None:
+            self._runner.saved(gathered.rollout, _counts(gathered))
+        self._cluster.tell(gathered.object.meta, (*decision.notes, *_refused(before, after)))
+        if after.last_outcome is not None and after.last_outcome != before.last_outcome:
+            self._metrics.rollouts.labels(after.last_outcome.result, after.last_outcome.trigger).inc()
+        _log.info("decided", **_who(gathered), **_summary(after), why=_why(decision))
+
+    async def tidy(self, gathered: Gathered) -> bool:
+        """Make versions again that are needed, copy verdicts, prune: after a calm decision.
+
+        Gives whether all of it was done; what fails holds nothing up, and is tried again later.
+        """
+        done = True
+        for step in (self._restore, self._mark, self._prune):
+            try:
+                await step(gathered)
+            except ApiError as error:
+                done = False
+                _log.warning("versions could not be tidied", **_who(gathered), error=str(error))
+        return done
+
+    async def _write(self, gathered: Gathered, decision: Decision) -> None:
+        memory = gathered.memory
         try:
             written = await self._cluster.write_status(gathered.object, decision.status)
         except Unavailable as error:
             if error.outcome_unknown:
-                memory.attempted = Attempt(decision.status, gathered.rollout, counts)
+                base = gathered.object.meta.resource_version
+                attempt = Attempt(base, decision.status, gathered.rollout, _counts(gathered))
+                memory.attempts = (*(each for each in memory.attempts if each.base == base), attempt)
             raise
+        memory.attempts = ()
         memory.latest = written
         memory.written = parse_status(written.status)
-        memory.saved_at = gathered.at
-        if gathered.rollout is not None:
-            self._runner.saved(gathered.rollout, counts)
-        self._cluster.tell(gathered.object.meta, decision.notes)
-        self._count(before, decision.status)
-        _log.info(
-            "decided",
-            **_who(gathered),
-            stable=decision.status.stable.version if decision.status.stable else None,
-            canary=decision.status.canary.version if decision.status.canary else None,
-            weight=decision.status.canary.weight if decision.status.canary else None,
-            revision=decision.status.revision,
-            why="; ".join(note.message for note in decision.notes) or "progress",
-        )
-
-    async def tidy(self, gathered: Gathered) -> None:
-        """Marks and pruning, after a calm decision; what fails is tried at the next one."""
-        limit = gathered.spec.revision_history_limit if gathered.spec else 10
-        try:
-            pruned = await self._cluster.tidy(
-                gathered.object.meta, gathered.status, gathered.revisions, limit, gathered.observation.now
-            )
-        except ApiError as error:
-            _log.warning("versions could not be tidied", **_who(gathered), error=str(error))
-            return
-        if pruned:
-            told = f"versions {', '.join(map(str, pruned))} deleted: revisionHistoryLimit is {limit}"
-            self._cluster.tell(gathered.object.meta, (Note("Normal", "VersionPruned", told),))
 
     async def _claim(self, gathered: Gathered, status: Status) -> None:
         """An old version is touched before status names it (a new one is protected by its number)."""
@@ -106,10 +108,64 @@ class Actor:
             if revision is not None and number < before.last_version:
                 await self._cluster.claim(revision)
 
-    def _count(self, before: Status, after: Status) -> None:
-        outcome = after.last_outcome
-        if outcome is not None and outcome != before.last_outcome:
-            self._metrics.rollouts.labels(outcome.result, outcome.trigger).inc()
+    async def _restore(self, gathered: Gathered) -> None:
+        """Make versions again that status names and a hand deleted, from the copies that are held."""
+        memory, status = gathered.memory, gathered.status
+        named = {part.version for part in (status.stable, status.canary, status.previous) if part}
+        for number in sorted(named - gathered.revisions.keys() - memory.recorded.keys()):
+            held = memory.held.get(number)
+            if held is None:
+                _log.error("a version that status names is gone, and nobody has its content", **_who(gathered))
+                continue
+            await self._cluster.restore(gathered.object.meta, held)
+            _log.warning("a version that is in use was deleted, and made again", **_who(gathered), version=number)
+
+    async def _mark(self, gathered: Gathered) -> None:
+        with suppress(NotFound):  # deleted meanwhile; that change comes by itself
+            await self._cluster.mark(gathered.status, gathered.revisions)
+
+    async def _prune(self, gathered: Gathered) -> None:
+        if gathered.spec is None:
+            return
+        limit, pinned = gathered.spec.revision_history_limit, gathered.spec.pinned_version
+        meta, now = gathered.object.meta, gathered.observation.now
+        pruned = await self._cluster.prune(meta, gathered.status, gathered.revisions, limit, pinned, now)
+        if pruned:
+            told = f"versions {', '.join(map(str, pruned))} deleted: revisionHistoryLimit is {limit}"
+            self._cluster.tell(meta, (Note("Normal", "VersionPruned", told),))
+
+
+def _stage(status: Status) -> StageKey | None:
+    return StageKey.of(status.canary) if status.canary else None
+
+
+def _counts(gathered: Gathered) -> Mapping[str, int]:
+    """How many probes of each check the decision has counted."""
+    return {report.name: len(report.unsaved) for report in gathered.observation.reports}
+
+
+def _refused(before: Status, after: Status) -> tuple[Note, ...]:
+    """The event for a spec that has become invalid."""
+
+    def said(status: Status) -> str:
+        stalled = (each for each in status.conditions if each.type == conditions.STALLED)
+        return next((each.message for each in stalled if each.reason == conditions.INVALID_SPEC), "")
+
+    message = said(after)
+    return (Note("Warning", "InvalidSpec", message),) if message and message != said(before) else ()
+
+
+def _summary(status: Status) -> dict[str, int | None]:
+    return {
+        "stable": status.stable.version if status.stable else None,
+        "canary": status.canary.version if status.canary else None,
+        "weight": status.canary.weight if status.canary else None,
+        "revision": status.revision,
+    }
+
+
+def _why(decision: Decision) -> str:
+    return "; ".join(note.message for note in decision.notes) or "progress"
 
 
 def _who(gathered: Gathered) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from configregistry.kube import revisions, status
+from configregistry.kube import payload, revisions, status
 from configregistry.kube.client import Api
 from configregistry.kube.configmaps import ConfigMapData, read_configmap
 from configregistry.kube.events import Recorder
@@ -23,6 +23,7 @@ from configregistry.kube.objects import (
 )
 from configregistry.kube.paths import REGISTRIES
 from configregistry.model.content import Content
+from configregistry.model.names import ANNOTATION_KEYS, version_name
 from configregistry.model.status import Status
 from configregistry.reconcile.memory import Key
 from configregistry.rollout.observation import Note, VersionInfo
@@ -40,6 +41,8 @@ class VersionIndex:
         if found is None or not found.registry or not found.number:
             return None
         registry = (key[0], found.registry)
+        if old is not None and old.registry != found.registry:
+            self.changed(key, old, None)  # a hand gave it to another registry
         numbers = self._of.setdefault(registry, {})
         if new is not None:
             numbers[new.number] = new
@@ -92,8 +95,8 @@ class Cluster:
             return None
 
     async def fresh_revisions(self, key: Key, uid: str) -> dict[int, RevisionObject]:
-        """The versions of one UID now."""
-        found = await revisions.list_versions(self._api, key[0], key[1])
+        """The versions of one UID now, without their content."""
+        found = await revisions.list_versions(self._api, key[0], key[1], contents=False)
         return {each.number: each for each in found if each.meta.owned_by(uid)}
 
     async def record(self, owner: Meta, content: Content, parent: int, last: int) -> VersionInfo:
@@ -116,14 +119,23 @@ class Cluster:
         """A ConfigMap now; None: 404."""
         return await read_configmap(self._api, namespace, name)
 
-    async def tidy(
-        self, owner: Meta, known: Status, versions: Mapping[int, RevisionObject], limit: int, now: datetime
-    ) -> list[int]:
-        """Copy the verdicts to the versions, and delete what is too old; gives the numbers of those."""
+    async def mark(self, known: Status, versions: Mapping[int, RevisionObject]) -> None:
+        """Copy the verdicts to the versions."""
         for revision, verdict in due_marks(versions.values(), known):
             await revisions.mark(self._api, revision, verdict)
+
+    async def prune(
+        self,
+        owner: Meta,
+        known: Status,
+        versions: Mapping[int, RevisionObject],
+        limit: int,
+        pinned: int | None,
+        now: datetime,
+    ) -> list[int]:
+        """Delete what is too old; gives the numbers."""
         # Memory says whether there may be something to do; `prune` asks the API server what there is.
-        if not prunable(list(versions.values()), known, limit, None, (), now):
+        if not prunable(list(versions.values()), known, limit, pinned, (), now):
             return []
         return await revisions.prune(self._api, owner)
 
@@ -131,3 +143,9 @@ class Cluster:
         """Queue events."""
         for note in notes:
             self._recorder.tell(owner, note)
+
+
+def remade(owner: Meta, number: int, content: Content) -> RevisionObject:
+    """A version as it would be recorded; for one that was deleted while its content is known."""
+    meta = Meta(version_name(owner.name, number), owner.namespace, annotations={ANNOTATION_KEYS: str(content.keys)})
+    return RevisionObject(meta, number, content.hash, keys=content.keys, payload=payload.encode(content.json))

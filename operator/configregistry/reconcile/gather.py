@@ -1,98 +1,117 @@
 """Everything that a decision needs, read before anything is decided. Reads only; never writes, never decides.
 
 Reads the reflectors' stores. The API server itself is asked where a stale answer would do harm: before a
-first version, before a pin, after a write whose outcome is unknown.
+first version, before a pin, after a write that failed, and for whatever no watch vouches for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
-
-from msgspec.structs import replace
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
 
 from configregistry.clock import Clock, parse_timestamp
 from configregistry.errors import FieldError
 from configregistry.health import RolloutKey, Runner, StageKey, Subject
-from configregistry.kube.history import recover
 from configregistry.kube.objects import RegistryObject, RevisionObject
 from configregistry.model import conditions
 from configregistry.model.content import Content
 from configregistry.model.spec import Spec, parse_spec
-from configregistry.model.status import Status, parse_status
-from configregistry.reconcile.cluster import Cluster
-from configregistry.reconcile.memory import Key, Memories, Memory
-from configregistry.reconcile.sources import Sources, Unreadable, sources_of
+from configregistry.model.status import Status
+from configregistry.reconcile import belief, links
+from configregistry.reconcile.belief import Belief
+from configregistry.reconcile.cluster import Cluster, remade
+from configregistry.reconcile.memory import Key, Memories, Memory, Recorded
+from configregistry.reconcile.sources import Sources, Unreadable, examine_checks, refuse_unsupported, sources_of
+from configregistry.reconcile.triggers import Triggers
 from configregistry.rollout.commands import commands_of
 from configregistry.rollout.intent import Wish, intent_of
 from configregistry.rollout.observation import CheckReport, Observation, Problem, VersionInfo
 from configregistry.rollout.plan import Plan, plan_of
 from configregistry.rollout.table import CHECKED, phase_of
 
+TRUSTED: Final = 10.0
+"""Seconds for which a version that was recorded here is believed to exist though no watch has told of it."""
+
 
 class Gathered(NamedTuple):
     """What was read about one registry.
 
-    `status` is what to decide on; it differs from what the object holds (`observed`) when a hand
-    changed or deleted that, and is then to be written back.
+    `belief.status` is what to decide on; where it differs from what the object holds (`drifted`), a hand
+    changed or deleted that, and it is then to be written back.
     """
 
     object: RegistryObject
     memory: Memory
     spec: Spec | None
-    status: Status
-    observed: Status | None
+    belief: Belief
     observation: Observation
     revisions: Mapping[int, RevisionObject]
     rollout: RolloutKey | None
     """The candidate whose reports these are."""
     at: float
     """Monotonic time of the observation."""
+    unread: str
+    """Why what the spec asks for could not be read; the last that it came to stands for it. Empty: it was."""
+
+    @property
+    def status(self) -> Status:
+        """What to decide on."""
+        return self.belief.status
+
+
+class _Asked(NamedTuple):
+    """What a spec asks for."""
+
+    spec: Spec | None
+    plan: Plan | None
+    content: Content | Problem | None
+    unread: str = ""
 
 
 class Gatherer:
     """Reads what a decision needs."""
 
-    def __init__(self, cluster: Cluster, sources: Sources, runner: Runner, clock: Clock, memories: Memories) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        sources: Sources,
+        runner: Runner,
+        clock: Clock,
+        memories: Memories,
+        triggers: Triggers,
+    ) -> None:
         self._cluster = cluster
         self._sources = sources
         self._runner = runner
         self._clock = clock
         self._memories = memories
+        self._triggers = triggers
 
     async def gather(self, key: Key) -> Gathered | None:
         """Read one registry; None when it is gone or going. Raises `ApiError` and `Unreadable`: try again."""
-        found = self._cluster.registry(key)
-        if found is not None and self._memories.of(key, found.meta.uid).attempted:
-            found = await self._cluster.fresh_registry(key)
-        if found is None or found.meta.terminating:
+        found = await self._object(key)
+        if found is None:
             return None
         memory = self._memories.of(key, found.meta.uid)
-        found = _newer(found, memory.latest)
         revisions = self._cluster.revisions(key, memory.uid)
-        observed = _readable(found.status, memory.uid)
-        if observed is None or observed.stable is None:
-            # A first version is for good, so no decision about it rests on a watch that may be behind.
-            fresh = await self._cluster.fresh_registry(key)
-            if fresh is None or fresh.meta.uid != memory.uid:
-                return None
-            found, observed = fresh, _readable(fresh.status, memory.uid)
-            revisions = await self._cluster.fresh_revisions(key, memory.uid)
-        self._settle(memory, observed)
-        status = self._believed(memory, observed, revisions)
-        spec, plan, content = await self._asked(key, memory, found, status)
+        believed = self._believed(memory, found, revisions)
+        status = believed.status
+        asked = await self._asked(key, memory, found, status, revisions)
+        spec, plan, content = asked.spec, asked.plan, asked.content
         pinned = spec.pinned_version if spec else None
-        if pinned is not None and (status.stable is None or status.stable.version != pinned):
-            revisions = await self._cluster.fresh_revisions(key, memory.uid)
+        versions = await self._versions(key, memory, revisions, status, pinned)
+        self._hold(found, status, memory, revisions, content)
+        # From here on nothing is awaited but dependencies: time and reports are those of one moment.
         now = self._clock.monotonic()
         rollout = rollout_key(key, status, memory.uid)
         observation = Observation(
             uid=memory.uid,
-            generation=found.meta.generation,
+            # Conditions must not say that they speak of what could not be read.
+            generation=status.observed_generation if asked.unread else found.meta.generation,
             plan=plan,
             content=content if isinstance(content, Content) else None,
             problem=content if isinstance(content, Problem) else None,
-            versions=_versions(revisions, memory),
+            versions=versions,
             now=self._clock.wall(),
             since_saved=now - (memory.saved_at if memory.saved_at is not None else now),
             pinned=pinned,
@@ -102,62 +121,129 @@ class Gatherer:
         )
         if spec is not None and spec.depends_on and intent_of(status, observation).wish is Wish.NEW:
             observation = observation._replace(waiting_for=await self._waiting_for(key, spec))
-        return Gathered(found, memory, spec, status, observed, observation, revisions, rollout, now)
+        return Gathered(found, memory, spec, believed, observation, revisions, rollout, now, asked.unread)
 
-    def _settle(self, memory: Memory, observed: Status | None) -> None:
-        """Learn what became of a write without an answer; `observed` was read after it."""
-        attempt, memory.attempted = memory.attempted, None
-        if attempt is not None and observed == attempt.status:
-            memory.written, memory.saved_at = observed, self._clock.monotonic()
-            if attempt.rollout is not None:
-                self._runner.saved(attempt.rollout, attempt.counts)
+    async def _object(self, key: Key) -> RegistryObject | None:
+        """The registry as it is to be decided about; None when it is gone or going."""
+        seen = self._cluster.registry(key)
+        if seen is None or seen.meta.terminating:
+            return None
+        memory = self._memories.of(key, seen.meta.uid)
+        found = belief.newest(memory, seen)
+        status = belief.readable(found.status, memory.uid)
+        # A first version is for good, so no decision about it rests on a watch that may be behind.
+        if memory.doubted or memory.attempts or status is None or status.stable is None:
+            fresh = await self._cluster.fresh_registry(key)
+            if fresh is None or fresh.meta.terminating or fresh.meta.uid != memory.uid:
+                return None
+            memory.doubted, memory.latest, found = False, fresh, fresh
+        return found
 
-    def _believed(
-        self,
-        memory: Memory,
-        observed: Status | None,
-        revisions: Mapping[int, RevisionObject],
-    ) -> Status:
-        """The status to decide on: what is there, or what this process knows where a hand changed that."""
-        if memory.written is not None:
-            return memory.written
-        status = observed or Status()
-        if status.stable is None and revisions:
-            kept = recover(list(revisions.values()), memory.uid)
-            status = replace(kept, revision=max(kept.revision, status.revision)) if kept.stable else status
-        memory.written = status
-        memory.saved_at = self._clock.monotonic()
-        return status
+    def _believed(self, memory: Memory, found: RegistryObject, revisions: Mapping[int, RevisionObject]) -> Belief:
+        """The status to decide on; probes that a write without an answer had counted are not counted again."""
+        now = self._clock.monotonic()
+        observed = belief.readable(found.status, memory.uid)
+        accepted = belief.settled(memory, found, observed, now)
+        if accepted is not None and accepted.rollout is not None:
+            self._runner.saved(accepted.rollout, accepted.counts)
+        return belief.believed(memory, observed, revisions, now)
 
     async def _asked(
-        self, key: Key, memory: Memory, found: RegistryObject, status: Status
-    ) -> tuple[Spec | None, Plan | None, Content | Problem]:
+        self,
+        key: Key,
+        memory: Memory,
+        found: RegistryObject,
+        status: Status,
+        revisions: Mapping[int, RevisionObject],
+    ) -> _Asked:
         """What the spec asks for. The last valid plan stays while spec.rollout is broken."""
         try:
             spec = parse_spec(found.spec)
         except FieldError as error:
-            return None, memory.plan, Problem(conditions.INVALID_SPEC, str(error))
+            return _Asked(None, memory.plan, Problem(conditions.INVALID_SPEC, str(error)))
+        # Before anything of it is read, so that no change is missed meanwhile.
+        self._triggers.follow(key, links.followed(key[0], spec, self._cluster.registry))
         try:
-            plan = memory.plan = plan_of(spec.rollout)
+            plan = plan_of(spec.rollout)
+            examine_checks(spec.rollout)
         except FieldError as error:
-            return spec, memory.plan, Problem(conditions.INVALID_SPEC, str(error))
-        present = self._cluster.configmaps(key[0], sources_of(spec))
-        known = (found.meta.generation, tuple(sorted(present.items())))
-        # What was read is kept only where a watch vouches for each source: an absent one is asked for again.
-        vouched = len(present) == len(sources_of(spec))
-        if memory.content is not None and memory.content_key == known and vouched:
-            return spec, plan, memory.content
+            return _Asked(spec, memory.plan, Problem(conditions.INVALID_SPEC, str(error)))
+        memory.plan = plan
         try:
-            content = await self._sources.resolve(key[0], spec, present)
-        except Unreadable:
-            if isinstance(memory.content, Content):
-                return spec, plan, memory.content
-            if status.canary is None:
-                raise
-            # After a restart: the candidate stands for what was asked, so that it can still be rolled back.
-            return spec, plan, Content(status.canary.hash, b"", 0)
+            refuse_unsupported(spec)
+        except FieldError as error:
+            return _Asked(spec, plan, Problem(conditions.INVALID_SPEC, str(error)))
+        problem = links.cycle(key, spec, self._cluster.registry)
+        if problem is not None:
+            return _Asked(spec, plan, problem)
+        try:
+            return _Asked(spec, plan, await self._content(key, memory, found, spec, revisions))
+        except Unreadable as error:
+            return _Asked(spec, plan, _instead(memory, spec, status, error), str(error))
+
+    async def _content(
+        self,
+        key: Key,
+        memory: Memory,
+        found: RegistryObject,
+        spec: Spec,
+        revisions: Mapping[int, RevisionObject],
+    ) -> Content | Problem:
+        """The content of a spec, from memory where a watch vouches that nothing of it has changed."""
+        names = sources_of(spec)
+        present = self._cluster.configmaps(key[0], names)
+        known = (found.meta.generation, tuple(sorted(present.items())))
+        # One that is absent is asked for again: no watch vouches for that.
+        if memory.content is not None and memory.content_key == known and len(present) == len(names):
+            content = memory.content
+            if isinstance(content, Problem) or content.json or _recorded(content.hash, revisions.values()):
+                return content
+        content = await self._sources.resolve(key[0], spec, present)
         memory.content_key, memory.content = known, content
-        return spec, plan, content
+        if isinstance(content, Content) and _recorded(content.hash, revisions.values()):
+            memory.content = content._replace(json=b"")
+        return content
+
+    async def _versions(
+        self,
+        key: Key,
+        memory: Memory,
+        revisions: Mapping[int, RevisionObject],
+        status: Status,
+        pinned: int | None,
+    ) -> dict[int, VersionInfo]:
+        """The recorded versions: what a watch told, and what this process recorded since."""
+        known = {number: VersionInfo(number, each.hash, each.keys) for number, each in revisions.items()}
+        memory.recorded = {number: each for number, each in memory.recorded.items() if number not in known}
+        now = self._clock.monotonic()
+        unseen = any(now - each.at > TRUSTED for each in memory.recorded.values())
+        to_pin = pinned is not None and (status.stable is None or status.stable.version != pinned)
+        if unseen or to_pin or status.stable is None:
+            fresh = await self._cluster.fresh_revisions(key, memory.uid)
+            known = {number: VersionInfo(number, each.hash, each.keys) for number, each in fresh.items()}
+            memory.recorded = {
+                number: Recorded(each.info, now) for number, each in memory.recorded.items() if number in known
+            }
+        return {number: each.info for number, each in memory.recorded.items()} | known
+
+    def _hold(
+        self,
+        found: RegistryObject,
+        status: Status,
+        memory: Memory,
+        revisions: Mapping[int, RevisionObject],
+        content: Content | Problem | None,
+    ) -> None:
+        """Keep a copy of the versions that status names, in case that a hand deletes one."""
+        named = {part.version: part.hash for part in (status.stable, status.canary, status.previous) if part}
+        held = {number: each for number, each in memory.held.items() if number in named}
+        held |= {number: each for number, each in revisions.items() if number in named}
+        if isinstance(content, Content) and content.json:
+            # Deleted while nobody ran: what the spec asks for may be that very content.
+            for number, content_hash in named.items():
+                if number not in held and content_hash == content.hash:
+                    held[number] = remade(found.meta, number, content)
+        memory.held = held
 
     def _reports(
         self, memory: Memory, rollout: RolloutKey | None, status: Status, plan: Plan | None
@@ -178,14 +264,8 @@ class Gatherer:
 
     async def _waiting_for(self, key: Key, spec: Spec) -> tuple[str, ...]:
         """The dependencies that are not Ready for their present generation, asked by GET."""
-        waiting = []
-        for dependency in spec.depends_on:
-            found = await self._cluster.fresh_registry((key[0], dependency.name))
-            status = _readable(found.status, found.meta.uid) if found else None
-            ready = status and next((c for c in status.conditions if c.type == conditions.READY), None)
-            if not (found and ready and ready.status == "True" and ready.observed_generation == found.meta.generation):
-                waiting.append(dependency.name)
-        return tuple(waiting)
+        names = [each.name for each in spec.depends_on]
+        return tuple([name for name in names if not links.is_ready(await self._cluster.fresh_registry((key[0], name)))])
 
 
 def rollout_key(key: Key, status: Status, uid: str) -> RolloutKey | None:
@@ -195,26 +275,19 @@ def rollout_key(key: Key, status: Status, uid: str) -> RolloutKey | None:
     return RolloutKey(key[0], key[1], uid, status.canary.version, status.canary.hash)
 
 
-def _newer(seen: RegistryObject, written: RegistryObject | None) -> RegistryObject:
-    """The later of two states of one object: a watch may be behind our own write."""
-    # resourceVersions of one resource are comparable as numbers (KEP-5504).
-    later = written is not None and int(written.meta.resource_version) > int(seen.meta.resource_version)
-    return written if written is not None and later else seen
+def _recorded(content_hash: str, revisions: Iterable[RevisionObject]) -> bool:
+    return any(each.hash == content_hash for each in revisions)
 
 
-def _readable(raw: bytes, uid: str) -> Status | None:
-    """A status that was written for this very object; None for none, for an unreadable one, a namesake's."""
-    if not raw:
-        return None
-    try:
-        status = parse_status(raw)
-    except ValueError:
-        return None
-    return status if status.uid in ("", uid) else None
+def _instead(memory: Memory, spec: Spec, status: Status, error: Unreadable) -> Content | Problem | None:
+    """What stands for content that could not be read, so that a candidate can still be rolled back.
 
-
-def _versions(revisions: Mapping[int, RevisionObject], memory: Memory) -> dict[int, VersionInfo]:
-    """The recorded versions: what a watch told, and what this process recorded since."""
-    known = {number: VersionInfo(number, each.hash, each.keys) for number, each in revisions.items()}
-    memory.recorded = {number: info for number, info in memory.recorded.items() if number not in known}
-    return memory.recorded | known
+    Raises the error where nothing can: then nothing is decided at all.
+    """
+    if memory.content is not None:
+        return memory.content
+    if status.canary is not None:
+        return Content(status.canary.hash, b"", 0)
+    if spec.pinned_version is not None and status.stable is not None:
+        return None  # a pin asks for no content
+    raise error

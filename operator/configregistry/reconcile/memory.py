@@ -22,11 +22,19 @@ Key = tuple[str, str]
 
 
 class Attempt(NamedTuple):
-    """A status write of unknown outcome, with the probes that it counts."""
+    """A status write of unknown outcome: on which resourceVersion, and the probes that it counts."""
 
+    base: str
     status: Status
     rollout: RolloutKey | None
     counts: Mapping[str, int]
+
+
+class Recorded(NamedTuple):
+    """A version that this process recorded, and the monotonic time at which it was known to be there."""
+
+    info: VersionInfo
+    at: float
 
 
 @dataclass
@@ -35,24 +43,26 @@ class Memory:
 
     uid: str
     latest: RegistryObject | None = None
-    """What the last write gave back: newer than the reflector until that has caught up."""
+    """What a write or a GET gave back, while that is newer than what the reflector has."""
+    doubted: bool = False
+    """A write failed: the API server is asked what there is before anything else is decided."""
+    attempts: tuple[Attempt, ...] = ()
+    """Writes without an answer, on one resourceVersion: until that has moved on, each may still come."""
     written: Status | None = None
     """The status as this process knows it. One that differs was changed by a hand, and is put back."""
     saved_at: float | None = None
-    """Monotonic time at which `written` was accepted or first seen."""
+    """Monotonic time up to which `written` has counted the present stage's time."""
     rollout: RolloutKey | None = None
     """The candidate whose checks are being made."""
     plan: Plan | None = None
     """The last valid plan: a candidate is still checked while spec.rollout is broken."""
     content_key: tuple[object, ...] = ()
     content: Content | Problem | None = None
-    """What the spec last came to, and of which spec and sources."""
-    recorded: dict[int, VersionInfo] = field(default_factory=dict)
+    """What the spec last came to, and of which spec and sources. Without its JSON once it is recorded."""
+    recorded: dict[int, Recorded] = field(default_factory=dict)
     """Versions recorded by this process that the reflector has not seen yet."""
     held: dict[int, RevisionObject] = field(default_factory=dict)
     """The versions that status names, from which one that a hand deleted is made again."""
-    attempted: Attempt | None = None
-    """A write without an answer: the API server is asked what became of it before anything else is decided."""
 
 
 class Memories:

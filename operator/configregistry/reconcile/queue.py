@@ -7,6 +7,7 @@ when that ends; a failed one comes back after a growing delay.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Final, Generic, TypeVar
 
@@ -22,7 +23,8 @@ class WorkQueue(Generic[Key]):
 
     def __init__(self, spread: Callable[[], float]) -> None:
         self._spread = spread
-        self._waiting: dict[Key, None] = {}
+        # Not a dict: to take the first of one costs as many steps as were taken before.
+        self._waiting: OrderedDict[Key, None] = OrderedDict()
         self._working: set[Key] = set()
         self._again: set[Key] = set()
         self._failures: dict[Key, int] = {}
@@ -52,13 +54,17 @@ class WorkQueue(Generic[Key]):
         self._cancel_timer(key)
         self._timers[key] = loop.call_at(due, self.add, key)
 
-    def retry(self, key: Key, at_most: float = LAST_RETRY) -> float:
+    def retry(self, key: Key, at_most: float = LAST_RETRY, at_least: float = 0.0) -> float:
         """Queue a name after its own growing delay; gives the seconds."""
-        failures = self._failures.get(key, 0)
+        failures = self.failures(key)
         self._failures[key] = failures + 1
-        seconds = min(FIRST_RETRY * 2.0 ** min(failures, 20), at_most) * self._spread()
+        seconds = max(at_least, min(FIRST_RETRY * 2.0 ** min(failures, 20), at_most) * self._spread())
         self.add_after(key, seconds)
         return seconds
+
+    def failures(self, key: Key) -> int:
+        """How often in a row a name has failed."""
+        return self._failures.get(key, 0)
 
     def succeeded(self, key: Key) -> None:
         """Forget the failures of a name."""
@@ -69,8 +75,7 @@ class WorkQueue(Generic[Key]):
         while not self._waiting:
             self._wake.clear()
             await self._wake.wait()
-        key = next(iter(self._waiting))
-        del self._waiting[key]
+        key, _ = self._waiting.popitem(last=False)
         self._working.add(key)
         return key
 

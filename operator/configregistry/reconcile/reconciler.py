@@ -8,22 +8,26 @@ from typing import Final
 import structlog
 
 from configregistry.clock import Clock
+from configregistry.errors import ConfigRegistryError
 from configregistry.health import Runner
-from configregistry.kube.failures import ApiError, Conflict
+from configregistry.kube.failures import ApiError, Conflict, Unavailable
 from configregistry.reconcile.act import Actor
-from configregistry.reconcile.gather import Gathered, Gatherer
+from configregistry.reconcile.gather import Gatherer
 from configregistry.reconcile.memory import Key, Memories
-from configregistry.reconcile.queue import WorkQueue
+from configregistry.reconcile.queue import LAST_RETRY, WorkQueue
 from configregistry.reconcile.sources import Unreadable
 from configregistry.reconcile.triggers import Triggers
 from configregistry.rollout.machine import decide
-from configregistry.rollout.observation import Decision
 from configregistry.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
 
 ROLLBACK_RETRY: Final = 0.2
 """Seconds at most between two tries while a candidate is out (rollout.md: "retry every 200 ms")."""
+REFUSED_RETRY: Final = 2.0
+"""The same where the API server does answer, and refuses."""
+TIDY_RETRY: Final = 30.0
+"""Seconds after which marks and pruning that failed are tried again."""
 
 
 class Reconciler:
@@ -66,6 +70,8 @@ class Reconciler:
                 self._queue.done(key)
             self._metrics.reconciles.labels(result).inc()
             self._metrics.reconcile_duration.observe(self._clock.monotonic() - started)
+            # A registry that is steady waits for nothing: without this, 10,000 of them would hold up every read.
+            await asyncio.sleep(0)
 
     async def _once(self, key: Key) -> str:
         """Reconcile one registry; gives the result to count."""
@@ -76,11 +82,7 @@ class Reconciler:
             self._queue.retry(key, at_most=ROLLBACK_RETRY)
             return "conflict"
         except (ApiError, Unreadable) as error:
-            urgent = key in self._rolling
-            seconds = self._queue.retry(key, *([ROLLBACK_RETRY] if urgent else []))
-            _log.warning(
-                "to be tried again", namespace=key[0], registry=key[1], error=str(error), seconds=round(seconds, 2)
-            )
+            self._again(key, error)
             return "error"
         self._queue.succeeded(key)
         if wake_in is not None:
@@ -93,36 +95,46 @@ class Reconciler:
         if gathered is None:
             self._forget(key)
             return None
-        self._triggers.follow(key, gathered.spec)
         (self._rolling.add if gathered.status.canary else self._rolling.discard)(key)
-        await self._actor.restore(gathered)
         decision = decide(gathered.status, gathered.observation)
+        if decision.changed or gathered.belief.drifted:
+            await self._actor.commit(gathered, decision)
+            return 0.0
         if decision.record:
             await self._actor.record(gathered)
             return 0.0
-        if decision.changed or gathered.observed != gathered.status:
-            await self._commit(key, gathered, decision)
-            return 0.0
-        await self._actor.tidy(gathered)
-        return decision.wake_in
+        tidied = await self._actor.tidy(gathered)
+        wakes = [decision.wake_in] if decision.wake_in is not None else []
+        wakes += [] if tidied else [TIDY_RETRY]
+        if gathered.unread:
+            # Asked again with a growing delay; time goes on for a candidate all the same.
+            if wakes:
+                self._queue.add_after(key, min(wakes))
+            raise Unreadable(gathered.unread)
+        return min(wakes, default=None)
 
-    async def _commit(self, key: Key, gathered: Gathered, decision: Decision) -> None:
-        if not decision.changed:
-            self._metrics.drift_repairs.inc()
-            _log.warning("status was changed by another hand, and is put back", namespace=key[0], registry=key[1])
-        await self._actor.commit(gathered, decision)
+    def _again(self, key: Key, error: ConfigRegistryError) -> None:
+        """Have a registry tried again after a failure: soon, where a rollback may be waiting for it."""
+        at_most, at_least = LAST_RETRY, getattr(error, "retry_after", None) or 0.0
+        if key in self._rolling and not isinstance(error, Unreadable):
+            at_most = ROLLBACK_RETRY if isinstance(error, Unavailable) else REFUSED_RETRY
+        failures = self._queue.failures(key)
+        seconds = self._queue.retry(key, at_most, at_least)
+        # The 1st, 2nd, 4th, 8th time: an outage of an hour must not fill the disk.
+        if failures & (failures + 1) == 0:
+            _log.warning(
+                "to be tried again",
+                namespace=key[0],
+                registry=key[1],
+                error=str(error),
+                failures=failures + 1,
+                seconds=round(seconds, 2),
+            )
 
     def _forget(self, key: Key) -> None:
-        self._triggers.follow(key, None)
+        self._triggers.follow(key, frozenset())
         memory = self._memories.forget(key)
         if memory is not None and memory.rollout is not None:
             self._runner.forget(memory.rollout)
         self._queue.forget(key)
         self._rolling.discard(key)
-
-
-async def run_workers(reconciler: Reconciler, number: int) -> None:
-    """Run so many workers until cancelled."""
-    async with asyncio.TaskGroup() as group:
-        for index in range(number):
-            group.create_task(reconciler.work(), name=f"reconcile worker {index}")

@@ -15,7 +15,7 @@ from configregistry.kube.configmaps import ConfigMapData
 from configregistry.kube.failures import ApiError
 from configregistry.model import conditions, content, schema
 from configregistry.model.content import Content, Source
-from configregistry.model.spec import Spec
+from configregistry.model.spec import RolloutSpec, Spec
 from configregistry.rollout.observation import Problem
 
 
@@ -26,8 +26,8 @@ class Unreadable(ConfigRegistryError):  # noqa: N818
 ReadConfigMap = Callable[[str, str], Awaitable[ConfigMapData | None]]
 """A GET by namespace and name; None is 404, everything else that goes wrong is raised as `ApiError`."""
 
-CACHED: Final = 256
-"""ConfigMaps that are kept: forty registries that share one read it once."""
+CACHED: Final = 16 * 1024 * 1024
+"""Bytes of ConfigMaps that are kept: forty registries that share one read it once."""
 
 
 class Sources:
@@ -36,6 +36,7 @@ class Sources:
     def __init__(self, read: ReadConfigMap) -> None:
         self._read = read
         self._cache: OrderedDict[tuple[str, str], ConfigMapData] = OrderedDict()
+        self._bytes = 0
 
     async def resolve(self, namespace: str, spec: Spec, present: Mapping[str, str]) -> Content | Problem:
         """The content of a spec. `present`: the resourceVersion of each ConfigMap that a watch knows of.
@@ -43,7 +44,6 @@ class Sources:
         Raises `Unreadable` when a source can neither be read nor be said to be absent.
         """
         try:
-            _refuse_unsupported(spec)
             found = []
             for index, ref in enumerate(spec.data_from):
                 name = ref.config_map_ref.name
@@ -76,13 +76,22 @@ class Sources:
             data = await self._read(namespace, name)
         except ApiError as error:
             raise Unreadable(f"ConfigMap {namespace}/{name} could not be read: {error}") from error
-        if data is None:
-            self._cache.pop(key, None)
-            return None
-        self._cache[key] = data
-        if len(self._cache) > CACHED:
-            self._cache.popitem(last=False)
+        self._keep(key, data)
         return data
+
+    def _keep(self, key: tuple[str, str], data: ConfigMapData | None) -> None:
+        former = self._cache.pop(key, None)
+        self._bytes -= _size(former) if former else 0
+        if data is None:
+            return
+        self._cache[key] = data
+        self._bytes += _size(data)
+        while self._bytes > CACHED and self._cache:
+            self._bytes -= _size(self._cache.popitem(last=False)[1])
+
+
+def _size(data: ConfigMapData) -> int:
+    return sum(len(name) + len(text) for name, text in data.data.items())
 
 
 def sources_of(spec: Spec) -> frozenset[str]:
@@ -90,10 +99,14 @@ def sources_of(spec: Spec) -> frozenset[str]:
     return frozenset(ref.config_map_ref.name for ref in spec.data_from)
 
 
-def _refuse_unsupported(spec: Spec) -> None:
-    """What this version cannot do is refused, never passed over: a validator that is not asked would be a hole."""
+def refuse_unsupported(spec: Spec) -> None:
+    """Raise `FieldError` for what this version cannot do; a validator that is not asked would be a hole."""
     for name, value in (("validators", spec.validators), ("hooks", spec.hooks), ("project", spec.project)):
         if value:
             raise FieldError(f"spec.{name}", None, "not supported by this version of the operator yet")
-    for index, check in enumerate(spec.rollout.checks):
+
+
+def examine_checks(rollout: RolloutSpec) -> None:
+    """Raise `FieldError` for a check that this version could never make."""
+    for index, check in enumerate(rollout.checks):
         examine(check, f"spec.rollout.checks[{index}]")

@@ -6,14 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from configregistry.kube.objects import MetaObject, RegistryObject, RevisionObject
-from configregistry.model.spec import Spec
 from configregistry.reconcile.cluster import VersionIndex
+from configregistry.reconcile.links import Followed, standing_of
 from configregistry.reconcile.memory import Key
 from configregistry.reconcile.queue import WorkQueue
-from configregistry.reconcile.sources import sources_of
-
-Followed = tuple[str, str, str]
-"""What a registry depends on: "registry" or "configmap", namespace, name."""
 
 
 class Triggers:
@@ -40,8 +36,10 @@ class Triggers:
     def registry_changed(self, key: Key, old: RegistryObject | None, new: RegistryObject | None) -> None:
         """A ConfigRegistry came, changed or went."""
         self.named(*key)
-        if (old and old.status) != (new and new.status):
-            self._wake(("registry", *key))
+        changed: Followed = ("registry", *key)
+        # Read only where somebody waits: a status changes often, and few follow it.
+        if self._followers.get(changed) and standing_of(old) != standing_of(new):
+            self._wake(changed)
 
     def revision_changed(self, key: Key, old: RevisionObject | None, new: RevisionObject | None) -> None:
         """A version came or went."""
@@ -53,12 +51,11 @@ class Triggers:
         """A ConfigMap came, changed or went."""
         self._wake(("configmap", *key))
 
-    def follow(self, key: Key, spec: Spec | None) -> None:
-        """Remember what a registry depends on, so that a change of that queues it; None: the registry is gone."""
-        follows: frozenset[Followed] = frozenset()
-        if spec is not None:
-            sources = {("configmap", key[0], name) for name in sources_of(spec)}
-            follows = frozenset(sources | {("registry", key[0], each.name) for each in spec.depends_on})
+    def follow(self, key: Key, follows: frozenset[Followed]) -> None:
+        """Remember what a registry depends on, so that a change of that queues it.
+
+        To be called before it is read: a change that comes while it is being read must not be missed.
+        """
         before = self._follows.get(key, frozenset())
         if follows == before:
             return

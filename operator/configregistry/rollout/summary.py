@@ -17,7 +17,7 @@ from configregistry.model.durations import format_duration
 from configregistry.model.status import Canary, Rejected, Status
 from configregistry.rollout import gates
 from configregistry.rollout.intent import Intent, Wish, fallback_is_due, intent_of, pin_is_due
-from configregistry.rollout.observation import HookState, Observation
+from configregistry.rollout.observation import HookState, Observation, Problem
 from configregistry.rollout.plan import Plan
 from configregistry.rollout.table import Phase, phase_of
 
@@ -114,7 +114,7 @@ def _row(status: Status, obs: Observation, intent: Intent) -> Said:
     if stalled is not None:
         return stalled
     if intent.problem is not None:
-        return Said(WAITING[intent.problem.reason], intent.problem.message)
+        return _problem(intent.problem)
     if intent.wish is Wish.DEPENDENCY:
         return Said(DEPENDENCY, f"waits for {', '.join(obs.waiting_for)} to be Ready")
     if pin_is_due(status, intent):
@@ -125,6 +125,8 @@ def _row(status: Status, obs: Observation, intent: Intent) -> Said:
         return Said(STEP_RUNNING, "new content is to be rolled out")
     if fallback_is_due(status, obs, intent):
         return Said(STEP_RUNNING, "spec.fallback is to be accepted")
+    if obs.problem is not None and status.fallback != obs.fallback:
+        return _problem(obs.problem)  # a pin needs no content, but its fallback is not accepted either
     if intent.wish is Wish.PINNED:
         return Said(PINNED, f"version {stable} is served to everybody, pinned by spec.pinnedVersion")
     return Said(STEADY, f"version {stable} is served to everybody")
@@ -134,7 +136,7 @@ def _stalled_row(status: Status, obs: Observation, intent: Intent) -> Said | Non
     if phase_of(status) is Phase.FAILED and status.canary is not None:
         return Said(STALLED[c.CHECK_FAILED], f"version {status.canary.version} stays: {status.canary.failure}")
     if intent.problem is not None and intent.problem.reason in STALLED:
-        return Said(STALLED[intent.problem.reason], intent.problem.message)
+        return _problem(intent.problem)
     if obs.plan is None and intent.wish not in (Wish.PROBLEM, Wish.PINNED):
         return Said(STALLED[c.INVALID_SPEC], "spec.rollout could not be read")
     if intent.wish is Wish.VETOED:
@@ -144,6 +146,10 @@ def _stalled_row(status: Status, obs: Observation, intent: Intent) -> Said | Non
     if intent.rejected is not None:
         return Said(STALLED[_REJECTED_AS.get(intent.rejected.reason, c.ROLLED_BACK)], _told(intent.rejected))
     return None
+
+
+def _problem(problem: Problem) -> Said:
+    return Said(STALLED.get(problem.reason) or WAITING[problem.reason], problem.message)
 
 
 def _told(rejected: Rejected) -> str:

@@ -18,6 +18,7 @@ I/O, and never take an answer's lack for an absence: only `answered(…, None)` 
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Final
@@ -36,7 +37,7 @@ Ask = Callable[[Key, str, int], None]
 """Called with a registry's key, its uid and a version: somebody shall GET it by name."""
 
 COMPONENT: Final = "serve"
-SLICE: Final = 0.02
+SLICE: Final = 0.005
 """Seconds of one flush: reads wait for no longer than this."""
 
 _log = structlog.get_logger(__name__)
@@ -63,7 +64,7 @@ class Hydrator:
         self._clock = clock
         self._ask = ask
         self._wake = wake
-        self._dirty: dict[Key, float] = {}
+        self._dirty: OrderedDict[Key, float] = OrderedDict()
         self._pending: dict[Key, Pending] = {}
         self._refused: dict[Key, tuple[str, str]] = {}
         self._failures = 0
@@ -158,8 +159,7 @@ class Hydrator:
         failures = self._failures
         self._metrics.stage(COMPONENT, "loading")
         while self._dirty and (not turned or time.perf_counter() - started < seconds):
-            key = next(iter(self._dirty))
-            since = self._dirty.pop(key)
+            key, since = self._dirty.popitem(last=False)
             pending = self._pending.get(key)
             turned[key] = since if pending is None else min(since, pending.since)
             served = before.registry(*key)

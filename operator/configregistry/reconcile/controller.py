@@ -1,0 +1,70 @@
+"""The parts of reconcile, wired: what is left to the outside is what they see and what they write with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from configregistry.clock import Clock
+from configregistry.health import RolloutKey, Runner
+from configregistry.kube.client import Api
+from configregistry.kube.events import Recorder
+from configregistry.kube.objects import MetaObject, RegistryObject
+from configregistry.reconcile.act import Actor
+from configregistry.reconcile.cluster import Cluster, VersionIndex
+from configregistry.reconcile.gather import Gatherer
+from configregistry.reconcile.memory import Key, Memories
+from configregistry.reconcile.queue import WorkQueue
+from configregistry.reconcile.reconciler import Reconciler
+from configregistry.reconcile.sources import Sources
+from configregistry.reconcile.triggers import Triggers
+from configregistry.rollout.observation import Probe
+from configregistry.rollout.plan import CheckPlan
+from configregistry.telemetry.metrics import Metrics
+
+Changed = Callable[[RolloutKey], None]
+Probed = Callable[[RolloutKey, CheckPlan, Probe], None]
+MakeRunner = Callable[[Changed, Probed], Runner]
+"""Gives what makes the checks, told whom to call when they have something to say."""
+
+
+class Controller:
+    """Decides about registries, from changes that its `triggers` are told of. `work` in some tasks at once."""
+
+    def __init__(
+        self,
+        api: Api,
+        registries: Mapping[Key, RegistryObject],
+        configmaps: Mapping[Key, MetaObject],
+        recorder: Recorder,
+        make_runner: MakeRunner,
+        clock: Clock,
+        metrics: Metrics,
+        spread: Callable[[], float],
+    ) -> None:
+        queue: WorkQueue[Key] = WorkQueue(spread)
+        self._queue = queue
+        metrics.queue_depth.set_function(lambda: len(queue))
+        versions, memories = VersionIndex(), Memories()
+        cluster = Cluster(api, registries, versions, configmaps, recorder)
+        self._runner = make_runner(
+            lambda rollout: queue.add((rollout.namespace, rollout.registry)),
+            lambda _key, check, probe: metrics.checks.labels(check.name, probe.verdict.value).inc(),
+        )
+        self.triggers = Triggers(queue, versions)
+        sources = Sources(cluster.read_configmap)
+        gatherer = Gatherer(cluster, sources, self._runner, clock, memories, self.triggers)
+        actor = Actor(cluster, self._runner, clock, metrics)
+        self._reconciler = Reconciler(queue, gatherer, actor, self._runner, memories, self.triggers, clock, metrics)
+
+    @property
+    def waiting(self) -> int:
+        """How many registries wait to be reconciled."""
+        return len(self._queue)
+
+    async def work(self) -> None:
+        """One worker: reconcile names for ever."""
+        await self._reconciler.work()
+
+    async def close(self) -> None:
+        """End the checks."""
+        await self._runner.close()

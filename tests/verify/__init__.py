@@ -1,0 +1,1 @@
+"""`python -m tests.verify [--write]`: the generated parts of the repository say what the code says."""
