@@ -92,9 +92,7 @@ class World:
 
     def put(self, key: Key, uid: str, status: dict[str, Any] | bytes | None) -> None:
         self.counter += 1
-        raw = (
-            status if isinstance(status, bytes) else json.dumps(status).encode() if status else b""
-        )
+        raw = status if isinstance(status, bytes) else json.dumps(status).encode() if status else b""
         meta = Meta(key[1], key[0], uid, str(self.counter))
         self.registries[key] = RegistryObject(meta, b"{}", raw)
         self.hydrator.registry_changed(key)

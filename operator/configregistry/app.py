@@ -180,7 +180,7 @@ class Program:
         _log.info("listed", registries=len(self._registries.store), versions=len(self._revisions.store))
         with suppress(TimeoutError):
             async with asyncio.timeout(KOPF_WAITS):
-                while not self._hydrator.ready or self._controller.waiting:
+                while not self._hydrator.ready or self._controller.waiting:  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(0.05)
         pauses.filled()
         kopf.start()

@@ -16,9 +16,7 @@ from configregistry.model.status import Canary as StatusCanary
 from configregistry.rollout.buckets import BUCKETS, bucket, gets_candidate
 from configregistry.state import Canary, Match, Version
 
-VECTORS = json.loads(
-    (Path(__file__).parents[2] / "docs/spec/bucket-vectors.json").read_text(encoding="utf-8")
-)
+VECTORS = json.loads((Path(__file__).parents[2] / "docs/spec/bucket-vectors.json").read_text(encoding="utf-8"))
 CONTENT = Version.derive(None, 1, "0" * 16, {})
 
 
@@ -51,15 +49,11 @@ def test_a_status_and_a_snapshot_decide_alike() -> None:
     for number in range(200):
         for attributes in ({}, {"region": "eu"}):
             target = f"pod-{number}"
-            assert gets_candidate(of_status, target, attributes) == gets_candidate(
-                of_state, target, attributes
-            )
+            assert gets_candidate(of_status, target, attributes) == gets_candidate(of_state, target, attributes)
 
 
 @given(st.text(), st.text(min_size=1), st.integers(0, 100), st.integers(0, 100))
-def test_a_growing_weight_never_takes_the_candidate_away(
-    seed: Any, target: Any, one: Any, other: Any
-) -> None:
+def test_a_growing_weight_never_takes_the_candidate_away(seed: Any, target: Any, one: Any, other: Any) -> None:
     low, high = sorted((one, other))
     if gets_candidate(candidate(low, seed), target, {}):
         assert gets_candidate(candidate(high, seed), target, {})
@@ -68,9 +62,7 @@ def test_a_growing_weight_never_takes_the_candidate_away(
 @given(st.text(), st.text(min_size=1), st.integers(0, 100))
 def test_a_target_is_treated_alike_each_time(seed: Any, target: Any, weight: Any) -> None:
     first = gets_candidate(candidate(weight, seed), target, {})
-    assert {gets_candidate(candidate(weight, seed), target, {"a": "b"}) for _ in range(3)} == {
-        first
-    }
+    assert {gets_candidate(candidate(weight, seed), target, {"a": "b"}) for _ in range(3)} == {first}
 
 
 @given(st.text(), st.text(min_size=1))

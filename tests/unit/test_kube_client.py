@@ -43,9 +43,7 @@ def api_at(url: str, timeouts: Timeouts = PATIENT) -> Api:
     return Api(Access(url, no_token), timeouts=timeouts)
 
 
-async def failure(
-    handler: Handler, method: str = "get", timeouts: Timeouts = PATIENT
-) -> Unavailable:
+async def failure(handler: Handler, method: str = "get", timeouts: Timeouts = PATIENT) -> Unavailable:
     async with serving(handler) as url, api_at(url, timeouts) as api:
         with pytest.raises(Unavailable) as caught:
             await (api.get("/x") if method == "get" else getattr(api, method)("/x", b"{}"))
@@ -61,9 +59,7 @@ async def abort(request: web.Request) -> web.StreamResponse:
 
 @pytest.mark.parametrize("method", ["get", "create", "replace", "patch"])
 @pytest.mark.parametrize("fault", [abort, hang])
-async def test_only_a_write_without_an_answer_has_an_unknown_outcome(
-    method: str, fault: Handler
-) -> None:
+async def test_only_a_write_without_an_answer_has_an_unknown_outcome(method: str, fault: Handler) -> None:
     error = await failure(fault, method, QUICK if fault is hang else PATIENT)
     assert error.outcome_unknown == (method != "get")
     assert error.reason == ("Timeout" if fault is hang else "ConnectionBroken")
@@ -211,9 +207,7 @@ async def test_an_absent_configmap_is_only_what_an_api_server_calls_absent() -> 
         answers.append(web.Response(text="<html>welcome</html>"))
         with pytest.raises(Unavailable, match="not a ConfigMap"):
             await read_configmap(api, "shop", "a")
-        answers.append(
-            web.json_response({"metadata": {"resourceVersion": "7"}, "binaryData": {"x": ""}})
-        )
+        answers.append(web.json_response({"metadata": {"resourceVersion": "7"}, "binaryData": {"x": ""}}))
         assert await read_configmap(api, "shop", "a") == ({}, "7")
 
 
@@ -297,9 +291,7 @@ async def test_an_exec_plugin_is_run_again_when_its_token_has_run_out(tmp_path: 
     assert seen == ["Bearer t1", "Bearer t2"]
 
 
-async def test_without_a_cluster_it_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_without_a_cluster_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
         monkeypatch.delenv(name, raising=False)

@@ -38,12 +38,8 @@ def version(
         annotations[ANNOTATION_VERDICT] = mark if isinstance(mark, str) else mark.encode()
     if claimed:
         annotations[ANNOTATION_CLAIMED] = claimed
-    owner = OwnerReference(
-        "configregistry.dev/v1alpha1", "ConfigRegistry", "r", uid, controller=True
-    )
-    meta = Meta(
-        f"r-{number}", annotations=annotations, owner_references=(owner,), deletion_timestamp=going
-    )
+    owner = OwnerReference("configregistry.dev/v1alpha1", "ConfigRegistry", "r", uid, controller=True)
+    meta = Meta(f"r-{number}", annotations=annotations, owner_references=(owner,), deletion_timestamp=going)
     return RevisionObject(meta, number, hash_of(number), keys=number)
 
 
@@ -102,9 +98,7 @@ def test_nothing_goes_while_the_status_names_no_stable_version() -> None:
     assert gone([], status(stable=1), 0) == []
 
 
-def test_versions_of_another_registry_of_that_name_and_those_that_are_going_are_left_alone() -> (
-    None
-):
+def test_versions_of_another_registry_of_that_name_and_those_that_are_going_are_left_alone() -> None:
     versions = [
         version(1, uid="other"),
         version(2, going="2026"),
@@ -147,9 +141,7 @@ def test_pruning_removes_nothing_named_and_no_more_than_the_surplus(
     reported: set[int],
     limit: int,
 ) -> None:
-    removed = set(
-        gone(sorted(numbers), status(stable, canary, previous), limit, pinned, tuple(reported))
-    )
+    removed = set(gone(sorted(numbers), status(stable, canary, previous), limit, pinned, tuple(reported)))
     named = {stable, canary, previous, pinned, max(numbers, default=0), *reported}
     assert removed <= numbers - named
     left = numbers - removed - {stable, canary}

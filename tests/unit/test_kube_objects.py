@@ -103,9 +103,7 @@ def test_paths() -> None:
     assert CONFIGMAPS.path("shop", "a") == "/api/v1/namespaces/shop/configmaps/a"
     assert REVISIONS.path() == "/apis/apps/v1/controllerrevisions"
     assert REGISTRIES.path("shop", "a", "status").endswith("/shop/configregistries/a/status")
-    assert (
-        CONFIGMAPS.path("shop", "a/../b?c") == "/api/v1/namespaces/shop/configmaps/a%2F..%2Fb%3Fc"
-    )
+    assert CONFIGMAPS.path("shop", "a/../b?c") == "/api/v1/namespaces/shop/configmaps/a%2F..%2Fb%3Fc"
     for bad in ("", ".", ".."):
         with pytest.raises(ValueError, match="no path"):
             CONFIGMAPS.path("shop", bad)
@@ -248,9 +246,7 @@ def test_ten_thousand_registries_take_tens_of_megabytes() -> None:
                 "name": f"r{number}",
                 "labels": {"team": f"t{number}"},
             }
-            items.append(
-                REGISTRY | {"metadata": metadata, "spec": {"data": {"k": f"{number:01900}"}}}
-            )
+            items.append(REGISTRY | {"metadata": metadata, "spec": {"data": {"k": f"{number:01900}"}}})
         pages.append(json.dumps({"metadata": {"resourceVersion": "1"}, "items": items}).encode())
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
@@ -268,9 +264,7 @@ values = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(2**53) + 1, 2**53 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False).filter(
-        lambda each: not 2**53 <= abs(each) < 1e21
-    )
+    | st.floats(allow_nan=False, allow_infinity=False).filter(lambda each: not 2**53 <= abs(each) < 1e21)
     | st.text(st.characters(exclude_categories=["Cs"])),
     lambda inner: (
         st.lists(inner, max_size=4)
@@ -351,9 +345,7 @@ def test_damage_is_told_as_damage(stored: bytes) -> None:
 
 def test_a_bomb_is_not_unpacked() -> None:
     bomb = zstandard.ZstdCompressor(level=19).compress(b" " * 300_000_000)
-    lying = zstandard.ZstdCompressor(write_content_size=False).compress(
-        b" " * (MAX_CONTENT_BYTES + 1)
-    )
+    lying = zstandard.ZstdCompressor(write_content_size=False).compress(b" " * (MAX_CONTENT_BYTES + 1))
     for data in (bomb, lying):
         tracemalloc.start()
         with pytest.raises(DamagedVersion, match="more than"):

@@ -64,9 +64,7 @@ def _version(found: RegistryObject | None) -> int | None:
 
 
 @asynccontextmanager
-async def followed(
-    *names: str, synced: bool = True, idle: float = 30.0, **options: Any
-) -> AsyncIterator[Followed]:
+async def followed(*names: str, synced: bool = True, idle: float = 30.0, **options: Any) -> AsyncIterator[Followed]:
     async with fake_api(idle=idle) as (fake, api):
         for name in names:
             fake.put(name)
@@ -148,9 +146,7 @@ async def test_a_410_as_an_event_lists_again() -> None:
 
 
 @pytest.mark.parametrize(("code", "reason"), [(500, "InternalError"), (403, "Forbidden"), (0, "")])
-async def test_another_error_event_resumes_and_lists_again_only_if_it_stays(
-    code: int, reason: str
-) -> None:
+async def test_another_error_event_resumes_and_lists_again_only_if_it_stays(code: int, reason: str) -> None:
     async with followed("a") as it:
         it.fake.send(_error(code, reason))
         await until(lambda: len(it.fake.watches) == 2 and it.fake.open)
@@ -332,9 +328,7 @@ async def test_a_server_that_stays_in_the_past_is_believed_after_all() -> None:
 
 async def test_an_event_or_bookmark_from_the_past_lists_again() -> None:
     async with followed("a", "b") as it:
-        it.fake.send(
-            json.dumps({"type": "DELETED", "object": {"metadata": _meta("a", 50)}}).encode() + b"\n"
-        )
+        it.fake.send(json.dumps({"type": "DELETED", "object": {"metadata": _meta("a", 50)}}).encode() + b"\n")
         await until(lambda: len(it.fake.lists) >= 2 and it.reflector.watching)
         it.fake.bookmark(50)
         await until(lambda: len(it.fake.lists) >= 3 and it.reflector.watching)

@@ -82,9 +82,7 @@ def test_without_series_for_each_registry() -> None:
 def test_reload_stages(metrics: Metrics) -> Any:
     def stages() -> list[float]:
         names = ("loading", "validating", "switching", "success", "failed")
-        return [
-            sample(metrics, "hot_reload_status", stage=name, component="serve") for name in names
-        ]
+        return [sample(metrics, "hot_reload_status", stage=name, component="serve") for name in names]
 
     metrics.stage("serve", "validating")
     assert stages() == [0, 2, 0, 0, 0]

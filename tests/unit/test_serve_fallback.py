@@ -113,9 +113,7 @@ def test_a_fallback_whose_content_is_not_here_is_not_taken_for_empty(world: Worl
 
 def test_each_registry_chooses_its_own_variant() -> None:
     world = World()
-    world.serve(
-        "a", {"x": 1}, fallback="b", canary={"version": 2, "weight": 0}, canary_data={"x": 2}
-    )
+    world.serve("a", {"x": 1}, fallback="b", canary={"version": 2, "weight": 0}, canary_data={"x": 2})
     world.serve(
         "b",
         {"y": 1},

@@ -21,8 +21,7 @@ from configregistry.kube.failures import NoClusterError, Unavailable
 
 _IN_CLUSTER = "KUBERNETES_SERVICE_HOST"
 _ADVICE = (
-    "name a kubeconfig with --kubeconfig or KUBECONFIG (and --context), "
-    "or run it in a cluster with a service account"
+    "name a kubeconfig with --kubeconfig or KUBECONFIG (and --context), or run it in a cluster with a service account"
 )
 
 
@@ -91,9 +90,7 @@ async def load_configuration(kubeconfig: str | None, context: str | None = None)
 
 def _unusable(files: str | None, error: Exception) -> NoClusterError:
     # What the library raises for broken files is not one type: YAML errors, TypeError, OSError.
-    return NoClusterError(
-        f"{_place(files)} is not usable: {type(error).__name__}: {error}; {_ADVICE}"
-    )
+    return NoClusterError(f"{_place(files)} is not usable: {type(error).__name__}: {error}; {_ADVICE}")
 
 
 def _access(configuration: Any, tls: ssl.SSLContext) -> Access:

@@ -98,15 +98,11 @@ class Api:
         """PUT an object; with a resourceVersion, raises `Conflict` if it has changed since."""
         return await self._request("PUT", path, body=body)
 
-    async def patch(
-        self, path: str, body: bytes, *, kind: str = MERGE_PATCH, accept: str = JSON
-    ) -> bytes:
+    async def patch(self, path: str, body: bytes, *, kind: str = MERGE_PATCH, accept: str = JSON) -> bytes:
         """PATCH an object; uid and resourceVersion within a merge patch are its preconditions."""
         return await self._request("PATCH", path, body=body, kind=kind, accept=accept)
 
-    async def delete(
-        self, path: str, *, uid: str | None = None, resource_version: str | None = None
-    ) -> bytes:
+    async def delete(self, path: str, *, uid: str | None = None, resource_version: str | None = None) -> bytes:
         """DELETE an object; raises `Conflict` if it is not the one that was seen."""
         conditions = {"uid": uid, "resourceVersion": resource_version}
         options: dict[str, Any] = {
@@ -165,9 +161,7 @@ class Api:
             with translated(what, write=write):
                 async with asyncio.timeout(seconds or self.timeouts.total), self._places:
                     sent = True
-                    response = await self._connection.send(
-                        method, path, params=params, headers=headers, body=body
-                    )
+                    response = await self._connection.send(method, path, params=params, headers=headers, body=body)
                     async with response:
                         if HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
                             return await response.read()

@@ -112,9 +112,7 @@ class Connection:
             proxy=access.proxy,
             server_hostname=access.server_hostname,
             allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(
-                total=None, connect=self._timeouts.connect, sock_read=idle
-            ),
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._timeouts.connect, sock_read=idle),
         )
 
     async def _renew(self, reload: Callable[[], Awaitable[Access]]) -> None:

@@ -142,9 +142,7 @@ class Recorder:
             else:
                 return
         self.dropped += 1
-        _log.warning(
-            "event not told", reason=key.note.reason, note=key.note.message, error=str(failure)
-        )
+        _log.warning("event not told", reason=key.note.reason, note=key.note.message, error=str(failure))
 
     async def _send(self, key: _Key, waiting: _Waiting, event: str) -> None:
         now = self._clock.monotonic()

@@ -151,9 +151,7 @@ _BY_STATUS: Final[dict[int, type[ApiError]]] = {
 }
 
 
-def from_answer(
-    code: int, body: bytes, *, what: str, retry_after: str | None = None, write: bool = False
-) -> ApiError:
+def from_answer(code: int, body: bytes, *, what: str, retry_after: str | None = None, write: bool = False) -> ApiError:
     """Give the error that an answer other than 2xx is. `what` begins its message."""
     try:
         status = _DECODER.decode(body)

@@ -71,9 +71,7 @@ def versions_of(revisions: Iterable[RevisionObject], uid: str) -> list[RevisionO
     return sorted(own, key=lambda each: each.number)
 
 
-def due_marks(
-    revisions: Iterable[RevisionObject], status: Status
-) -> list[tuple[RevisionObject, Mark]]:
+def due_marks(revisions: Iterable[RevisionObject], status: Status) -> list[tuple[RevisionObject, Mark]]:
     """Give the marks to be written so that `recover` would find what `status` says."""
     own = versions_of(revisions, status.uid)
     highest = max((mark_of(each).served for each in own), default=0)
@@ -105,9 +103,7 @@ def recover(revisions: Iterable[RevisionObject], uid: str) -> Status:
         reverse=True,
     )
     rejected = [
-        Rejected(each.number, each.hash, mark.rejected, mark.message, mark.at)
-        for each, mark in marked
-        if mark.rejected
+        Rejected(each.number, each.hash, mark.rejected, mark.message, mark.at) for each, mark in marked if mark.rejected
     ]
     highest = max((mark.served for _each, mark in marked), default=0)
     stable = served[0][1] if served else None
@@ -145,9 +141,7 @@ def prunable(
         kept.add(status.previous.version)
     old = [each for each in own if each.number not in served]
     free = [
-        each
-        for each in old
-        if each.number not in kept and not each.meta.terminating and not _claimed_lately(each, now)
+        each for each in old if each.number not in kept and not each.meta.terminating and not _claimed_lately(each, now)
     ]
     surplus = max(0, len(old) - limit)
     return free[:surplus]

@@ -73,10 +73,7 @@ class Meta(msgspec.Struct, frozen=True, gc=False):
 
     def owned_by(self, uid: str) -> bool:
         """Whether the ConfigRegistry of this UID controls the object."""
-        return any(
-            owner.uid == uid and owner.kind == KIND and owner.controller
-            for owner in self.owner_references
-        )
+        return any(owner.uid == uid and owner.kind == KIND and owner.controller for owner in self.owner_references)
 
 
 class HasMeta(Protocol):

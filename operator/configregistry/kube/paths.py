@@ -12,9 +12,7 @@ from configregistry.model.names import GROUP, PLURAL, VERSION
 
 METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 """Accept header of a GET or a watch whose contents are not wanted."""
-METADATA_LIST: Final = (
-    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
-)
+METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 """Accept header of a list whose contents are not wanted."""
 
 
@@ -25,9 +23,7 @@ class Resource(NamedTuple):
     version: str
     plural: str
 
-    def path(
-        self, namespace: str | None = None, name: str | None = None, subresource: str | None = None
-    ) -> str:
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
         """Path of an object, or of all of them in a namespace, or (None) of all there are."""
         parts = ["apis", self.group, self.version] if self.group else ["api", self.version]
         if namespace is not None:

@@ -32,9 +32,7 @@ SMALL: Final = 64 * 1024
 ZSTD: Final = "zstd"
 _LEVEL: Final = 9
 _MAX_WINDOW: Final = 8 * 1024 * 1024
-_ESCAPES: Final = {
-    character.encode(): rf"\u{ord(character):04x}".encode() for character in "<>&\u2028\u2029"
-}
+_ESCAPES: Final = {character.encode(): rf"\u{ord(character):04x}".encode() for character in "<>&\u2028\u2029"}
 _PLAIN: Final = {escape: character for character, escape in _ESCAPES.items()}
 _TO_ESCAPE: Final = re.compile(b"|".join(_ESCAPES))
 # Every escape is matched, so that the second half of an escaped backslash begins none.
@@ -76,9 +74,7 @@ def decode(payload: bytes, expected_hash: str) -> bytes:
     elif wire.encoding == ZSTD:
         json = _unpacked(bytes(wire.data))
     else:
-        raise DamagedVersion(
-            f"the version is encoded as {wire.encoding!r}; expected {ZSTD!r} or none"
-        )
+        raise DamagedVersion(f"the version is encoded as {wire.encoding!r}; expected {ZSTD!r} or none")
     found = content_hash(json)
     if found != expected_hash:
         raise DamagedVersion(f"the content's hash is {found}; it was recorded as {expected_hash}")

@@ -47,9 +47,7 @@ class Need(NamedTuple):
 
     def __str__(self) -> str:
         part = f"/{self.subresource}" if self.subresource else ""
-        return f"{self.verb} {self.resource.plural}{part}" + (
-            f".{self.resource.group}" if self.resource.group else ""
-        )
+        return f"{self.verb} {self.resource.plural}{part}" + (f".{self.resource.group}" if self.resource.group else "")
 
 
 def _needs(resource: Resource, *verbs: str, subresource: str = "") -> tuple[Need, ...]:

@@ -100,9 +100,7 @@ class Reflector(Generic[T]):
         self._api = api
         self._path = path
         self._params = dict(params or {})
-        self._accept_list, self._accept = (
-            (METADATA_LIST, METADATA) if metadata_only else (JSON, JSON)
-        )
+        self._accept_list, self._accept = (METADATA_LIST, METADATA) if metadata_only else (JSON, JSON)
         self._page = self._full_page = page
         self._clock = clock or SystemClock()
         self._jitter = jitter

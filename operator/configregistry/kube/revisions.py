@@ -83,9 +83,7 @@ _PAGE: Final = 50
 _log = structlog.get_logger(__name__)
 
 
-async def list_versions(
-    api: Api, namespace: str, registry: str, *, contents: bool = True
-) -> list[RevisionObject]:
+async def list_versions(api: Api, namespace: str, registry: str, *, contents: bool = True) -> list[RevisionObject]:
     """Read the versions of every registry that has or had this name; `contents=False` is cheap."""
     found: list[RevisionObject] = []
     params = {"labelSelector": f"{LABEL_REGISTRY}={registry}", "limit": str(_PAGE)}
@@ -163,9 +161,7 @@ async def restore(api: Api, owner: Meta, revision: RevisionObject) -> None:
     raise Conflict(f"{path}: not restored")
 
 
-async def claim(
-    api: Api, revision: RevisionObject, *, clock: Clock | None = None
-) -> RevisionObject:
+async def claim(api: Api, revision: RevisionObject, *, clock: Clock | None = None) -> RevisionObject:
     """Touch an old version before status names it. Raises `NotFound` if it is gone or going.
 
     The touch changes its resourceVersion: a pruner that saw it before cannot delete it. And it is
@@ -181,9 +177,7 @@ async def mark(api: Api, revision: RevisionObject, verdict: Mark) -> RevisionObj
     return await _annotate(api, revision, ANNOTATION_VERDICT, verdict.encode())
 
 
-async def prune(
-    api: Api, owner: Meta, *, reported: Collection[int] = (), clock: Clock | None = None
-) -> list[int]:
+async def prune(api: Api, owner: Meta, *, reported: Collection[int] = (), clock: Clock | None = None) -> list[int]:
     """Delete the versions that may go, by what the API server says now; gives their numbers.
 
     The versions are read before the registry: one that is claimed between has another
@@ -257,9 +251,7 @@ async def _make_way(api: Api, owner: Meta, number: int) -> bool:
     registry = decode_registry(await api.get(REGISTRIES.path(owner.namespace, owner.name)))
     if registry.meta.uid != owner.uid:
         raise Conflict(f"{owner.namespace}/{owner.name} is another object by now")
-    _log.info(
-        "version of a deleted namesake removed", namespace=owner.namespace, name=found.meta.name
-    )
+    _log.info("version of a deleted namesake removed", namespace=owner.namespace, name=found.meta.name)
     with suppress(NotFound, Conflict):  # somebody was faster
         await api.delete(path, uid=found.meta.uid)
     return True
@@ -267,10 +259,7 @@ async def _make_way(api: Api, owner: Meta, number: int) -> bool:
 
 def _of_namesake(meta: Meta, owner: Meta) -> bool:
     return any(
-        each.kind == KIND
-        and each.api_version.startswith(f"{GROUP}/")
-        and each.name == owner.name
-        and each.controller
+        each.kind == KIND and each.api_version.startswith(f"{GROUP}/") and each.name == owner.name and each.controller
         for each in meta.owner_references
     )
 

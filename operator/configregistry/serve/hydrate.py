@@ -219,9 +219,7 @@ class Hydrator:
         self._wait(key, uid, wanted, lacking, since)
         return pruned(self._revisions, namespace, without_dropped(served_here, wanted))
 
-    def _accept(
-        self, key: Key, item: RegistryObject, served: Registry, pending: Pending | None
-    ) -> Wanted | None:
+    def _accept(self, key: Key, item: RegistryObject, served: Registry, pending: Pending | None) -> Wanted | None:
         """Give the newest status that may be followed, or None where what is served is it."""
         held = pending.wanted if pending is not None else None
         try:

@@ -92,9 +92,6 @@ def _told(request: web.Request, checks: Mapping[str, Check]) -> web.Response:
     status = 200 if not any(wait is not None for wait in waits.values()) else 503
     if status == 200 and "verbose" not in request.query:  # noqa: PLR2004
         return web.Response(text="ok")
-    lines = [
-        f"[+]{name} ok" if wait is None else f"[-]{name} waits: {wait}"
-        for name, wait in waits.items()
-    ]
+    lines = [f"[+]{name} ok" if wait is None else f"[-]{name} waits: {wait}" for name, wait in waits.items()]
     lines.append("passed" if status == 200 else "failed")  # noqa: PLR2004
     return web.Response(status=status, text="\n".join(lines) + "\n")

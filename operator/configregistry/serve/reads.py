@@ -145,9 +145,7 @@ class Reads:
             raise not_found("NamespaceNotFound", f"no registry in namespace {namespace!r}")
         raise not_found("RegistryNotFound", f"no registry {name!r} in namespace {namespace!r}")
 
-    def _given(
-        self, namespace: str, registry: Registry, params: Params, selector: Selector | None
-    ) -> Given:
+    def _given(self, namespace: str, registry: Registry, params: Params, selector: Selector | None) -> Given:
         """Choose what the consumer gets of the registry that it asked for."""
         if selector is not None:
             return self._selected(namespace, registry, selector)
@@ -220,10 +218,7 @@ def _choose(registry: Registry, params: Params) -> tuple[Version | None, str]:
 
 def _identity(links: list[Given]) -> Hashable:
     """Name what was read of the fallbacks: an answer is kept under this."""
-    return tuple(
-        (link.registry.uid, link.registry.revision, link.version.number, link.version.hash)
-        for link in links
-    )
+    return tuple((link.registry.uid, link.registry.revision, link.version.number, link.version.hash) for link in links)
 
 
 def _vary(met: list[Registry] | tuple[Registry]) -> str:

@@ -194,9 +194,7 @@ class Metrics:
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
             return Histogram(name, text, labels, buckets=buckets, registry=registry)
 
-        self.rollouts = counter(
-            "configregistry_rollouts_total", "Rollouts that ended", "result", "trigger"
-        )
+        self.rollouts = counter("configregistry_rollouts_total", "Rollouts that ended", "result", "trigger")
         self.checks = counter("configregistry_checks_total", "Probes made", "check", "verdict")
         self.reconciles = counter("configregistry_reconciles_total", "Reconciliations", "result")
         self.reconcile_duration = histogram(
@@ -206,9 +204,7 @@ class Metrics:
             "configregistry_drift_repairs_total",
             "States that another hand changed, and that were put back",
         )
-        self.queue_depth = Gauge(
-            "configregistry_queue_depth", "Names that wait to be reconciled", registry=registry
-        )
+        self.queue_depth = Gauge("configregistry_queue_depth", "Names that wait to be reconciled", registry=registry)
         self.switch_errors = counter(
             "hot_reload_switch_errors_total",
             "States that were not switched to, by the reason",
