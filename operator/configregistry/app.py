@@ -41,8 +41,8 @@ _log = structlog.get_logger(__name__)
 
 STOP_WITHIN: Final = 4.0
 """Seconds from SIGTERM to the end, of the 5 that are promised; what has not ended by then is left."""
-KOPF_WAITS: Final = 30.0
-"""Seconds that kopf is held back at most, until everything that was listed is published and reconciled."""
+START_WAITS: Final = 30.0
+"""Seconds that each part of the start waits at most for the one before it: lists published, names worked off, kopf."""
 SETTLED: Final = 60.0
 """Seconds after which kopf and reconcile have looked at every registry once, and remember what they remember."""
 
@@ -55,6 +55,7 @@ class Program:
         self._api = api
         self._clock = SystemClock()
         self._metrics = Metrics(env=settings.env, cluster=settings.cluster, per_registry=settings.registry_metrics)
+        self._filled = False
         self._follow()
         self._control()
         self._serve()
@@ -102,7 +103,11 @@ class Program:
         self._revisions.subscribe(lambda key, _old, _new: self._hydrator.revision_changed(key))
         self._probes = Probes(
             self._metrics,
-            {"api": self._waits_for_lists, "hydrate": self._hydrator.waits},
+            {
+                "api": self._waits_for_lists,
+                "hydrate": self._hydrator.waits,
+                "memory": lambda: None if self._filled else "the end of loading",
+            },
             host=self._settings.host,
             port=self._settings.probe_port,
         )
@@ -178,14 +183,23 @@ class Program:
         self._hydrator.begin()
         self._controller.triggers.open(self._registries.store)
         _log.info("listed", registries=len(self._registries.store), versions=len(self._revisions.store))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(KOPF_WAITS):
-                while not self._hydrator.ready or self._controller.waiting:  # noqa: ASYNC110 - nobody tells
-                    await asyncio.sleep(0.05)
+        await self._published()
         pauses.filled()
+        self._filled = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(START_WAITS):
+                while self._controller.waiting:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.05)
         kopf.start()
         await asyncio.sleep(SETTLED)
         pauses.filled()
+
+    async def _published(self) -> None:
+        """Wait for all that was listed to be published, for as long as that is likely."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(START_WAITS):
+                while self._hydrator.waits() is not None:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.01)
 
     async def _fetch(self, namespace: str, name: str) -> RevisionObject | None:
         try:

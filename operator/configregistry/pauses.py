@@ -31,6 +31,7 @@ def starting() -> None:
 
 
 def filled() -> None:
-    """What is in memory now is there to stay; may be called again whenever much has been added."""
+    """What is in memory now is there to stay. Garbage first: what is frozen in a cycle is kept for ever (ADR 3)."""
+    gc.collect()
     gc.freeze()
     gc.enable()

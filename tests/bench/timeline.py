@@ -24,6 +24,8 @@ from configregistry.kube.paths import REGISTRIES, REVISIONS, Resource
 APPLY = "application/apply-patch+yaml"
 WITHIN = 30.0
 POLL = 0.0005
+QUIET = 0.3
+"""Seconds between two changes: what the product still does after one is no part of the next."""
 
 
 class Reader:
@@ -132,6 +134,7 @@ class Change(NamedTuple):
 
 async def change(api: Api, reader: Reader, seen: Seen, number: int, edit: int) -> Change:
     """Apply one edit and wait until it is read."""
+    await asyncio.sleep(QUIET)
     before = await reader.version(number)
     sent = time.time()
     applying = asyncio.create_task(_timed(apply(api, number, edit)))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -219,15 +220,19 @@ async def test_it_ends_within_five_seconds_with_everything_under_way(
             assert code == 0
             assert "Traceback" not in operator.log, operator.log
             half.close()
+            with suppress(ConnectionError):
+                await half.wait_closed()
             stuck.set()
     await runner.cleanup()
 
 
 async def test_it_ends_while_it_still_waits_for_the_api_server(tmp_path: Path) -> None:
-    asked = asyncio.Event()
+    asked, ended = asyncio.Event(), asyncio.Event()
 
-    async def silent(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.set()
+        await ended.wait()
+        writer.close()
 
     server = await asyncio.start_server(silent, LOOPBACK, 0)
     path = kubeconfig(tmp_path / "config", server=f"http://{LOOPBACK}:{server.sockets[0].getsockname()[1]}")
@@ -239,4 +244,6 @@ async def test_it_ends_while_it_still_waits_for_the_api_server(tmp_path: Path) -
         assert "Traceback" not in operator.log, operator.log
     finally:
         operator.kill()
+        ended.set()
         server.close()
+        await server.wait_closed()

@@ -65,10 +65,11 @@ class Actor:
         memory.saved_at = gathered.at if _stage(before) == _stage(after) else self._clock.monotonic()
         if gathered.rollout is not None:
             self._runner.saved(gathered.rollout, _counts(gathered))
-        self._cluster.tell(gathered.object.meta, (*decision.notes, *_refused(before, after)))
+        notes = (*decision.notes, *_refused(before, after))
+        self._cluster.tell(gathered.object.meta, notes)
         if after.last_outcome is not None and after.last_outcome != before.last_outcome:
             self._metrics.rollouts.labels(after.last_outcome.result, after.last_outcome.trigger).inc()
-        _log.info("decided", **_who(gathered), **_summary(after), why=_why(decision))
+        _log.info("decided", **_who(gathered), **_summary(after), why=_why(notes))
 
     async def tidy(self, gathered: Gathered) -> bool:
         """Make versions again that are needed, copy verdicts, prune: after a calm decision.
@@ -164,8 +165,8 @@ def _summary(status: Status) -> dict[str, int | None]:
     }
 
 
-def _why(decision: Decision) -> str:
-    return "; ".join(note.message for note in decision.notes) or "progress"
+def _why(notes: tuple[Note, ...]) -> str:
+    return "; ".join(note.message for note in notes) or "progress"
 
 
 def _who(gathered: Gathered) -> dict[str, str]:

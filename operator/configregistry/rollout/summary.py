@@ -144,7 +144,7 @@ def _stalled_row(status: Status, obs: Observation, intent: Intent) -> Said | Non
     if obs.projection:
         return Said(STALLED[c.PROJECTION_CONFLICT], obs.projection)
     if intent.rejected is not None:
-        return Said(STALLED[_REJECTED_AS.get(intent.rejected.reason, c.ROLLED_BACK)], _told(intent.rejected))
+        return Said(STALLED[_REJECTED_AS.get(intent.rejected.reason, c.ROLLED_BACK)], _told(intent.rejected, status))
     return None
 
 
@@ -152,9 +152,10 @@ def _problem(problem: Problem) -> Said:
     return Said(STALLED.get(problem.reason) or WAITING[problem.reason], problem.message)
 
 
-def _told(rejected: Rejected) -> str:
+def _told(rejected: Rejected, status: Status) -> str:
     name = f"version {rejected.version}" if rejected.version else f"content {rejected.hash}"
-    return f"{name}: {rejected.message}; change the content, or command retry"
+    stays = f"version {status.stable.version} stays; " if status.stable else ""
+    return f"{name}: {rejected.message}; {stays}change the content, or command retry"
 
 
 def _rolling(status: Status, canary: Canary, plan: Plan, obs: Observation) -> Said:
