@@ -98,6 +98,8 @@ def given(status: Status) -> object:
 
 
 def stage_at(canary: Canary, plan: Plan) -> Stage:
+    if canary.baking:
+        return plan.stages[-1]
     return next(stage for stage in plan.stages if stage.step == canary.current_step_index)
 
 
@@ -362,8 +364,8 @@ class Registry(RuleBasedStateMachine):
             return
         assert new.weight >= old.weight, "the weight went down though nobody edited the steps"
         steps_of = [stage.step for stage in plan.stages]
-        if new.baking and not old.baking and new.current_step_index == old.current_step_index:
-            assert new.current_step_index == steps_of[-1]
+        if new.baking and new.weight == old.weight == 100 and old.current_step_index == steps_of[-1]:
+            assert new.current_step_index == plan.steps
         else:
             place = steps_of.index(old.current_step_index)
             assert new.current_step_index == steps_of[place + 1], "a step was skipped or done again"
@@ -379,7 +381,7 @@ class Registry(RuleBasedStateMachine):
         assert not by_command
         assert plan is not None
         assert observed.problem is None
-        assert canary.current_step_index == plan.stages[-1].step
+        assert stage_at(canary, plan) == plan.stages[-1]
         assert canary.weight == 100
         assert canary.baking or plan.bake == 0
         self.stage_is_over(observed, canary, plan)

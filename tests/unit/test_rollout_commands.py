@@ -391,3 +391,14 @@ def test_a_queued_candidate_can_be_aborted() -> None:
     world.command(Verb.ABORT)
     world.settle()
     assert world.status.rejected_hashes == (hash_of("two"),)
+
+
+def test_two_clicks_in_a_last_stage_with_a_pause_do_not_end_the_bake() -> None:
+    world = rolling(100, "1h", bake="1h")
+    seen = str(world.canary.current_step_index)
+    for _ in range(2):
+        world.command(Verb.PROMOTE, step=seen)
+        world.settle()
+    assert world.at(Phase.BAKING)
+    assert world.canary.current_step_index == world.canary.steps
+    assert world.status.commands["promote"].result == "Ignored"

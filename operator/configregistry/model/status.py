@@ -63,7 +63,8 @@ class Canary(_Part, frozen=True, omit_defaults=False):
     """The candidate and how far it has come.
 
     `currentStepIndex` is the place, in the steps as written (a preset's as it stands for), of the
-    setWeight whose stage is running; it equals `steps` in the final 100 % that was added to them.
+    setWeight whose stage is running; it equals `steps` in the final 100 % that was added to them, and in a bake
+    that follows the last one.
     `stepStartedAt` is empty while the candidate waits at weight 0 for its first step. `promoted` says that
     a promote ended the pauses of the last stage (or the bake), which then only waits for its checks.
     """

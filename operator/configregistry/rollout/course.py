@@ -113,6 +113,8 @@ def bake(status: Status, change: Change) -> Result:
     canary = canary_of(status)
     canary = replace(
         canary,
+        # Past the last step, so that a second click on promote is seen to speak of the stage before.
+        current_step_index=change.plan.steps,
         baking=True,
         promoted=False,
         paused=None,

@@ -118,6 +118,8 @@ def off_course(canary: Canary, plan: Plan) -> bool:
 
 def stage_of(canary: Canary, plan: Plan) -> Stage | None:
     """The stage that the candidate is in; None when its index fits none (edited steps, an edited status)."""
+    if canary.baking:
+        return plan.stages[-1]
     return next((stage for stage in plan.stages if stage.step == canary.current_step_index), None)
 
 
