@@ -69,7 +69,8 @@ _BEGUN: Final = frozenset({_P.STEPPING, _P.BAKING})
 _STARTED: Final = _BEGUN | {_P.QUEUED}
 _ENDED: Final = frozenset({_P.STEADY})
 _ENDINGS: Final = {_E.ABORT: _ENDED, _E.PIN: _ENDED, _E.CANCEL: _ENDED, _E.SUPERSEDE: _STARTED}
-_CHECKED: Final = {_E.TRIP: _ENDED, _E.HOLD: frozenset({_P.FAILED}), _E.PROMOTE_FULL: _ENDED}
+_OUT: Final = {**_ENDINGS, _E.TRIP: _ENDED, _E.HOLD: frozenset({_P.FAILED}), _E.PROMOTE_FULL: _ENDED}
+_HALTS: Final = {_E.PAUSE: frozenset({_P.PAUSED}), _E.FREEZE: frozenset({_P.FROZEN})}
 
 
 def _stays(phase: Phase, *events: Event) -> dict[Event, frozenset[Phase]]:
@@ -81,11 +82,9 @@ TABLE: Final[dict[Phase, dict[Event, frozenset[Phase]]]] = {
     _P.STEADY: _stays(_P.STEADY, _E.PIN) | {_E.START: _STARTED},
     _P.QUEUED: _stays(_P.QUEUED, _E.FREEZE, _E.THAW) | _ENDINGS | {_E.BEGIN: _BEGUN, _E.VETO: _ENDED},
     _P.STEPPING: _stays(_P.STEPPING, _E.RETARGET)
-    | _ENDINGS
-    | _CHECKED
+    | _OUT
+    | _HALTS
     | {
-        _E.PAUSE: frozenset({_P.PAUSED}),
-        _E.FREEZE: frozenset({_P.FROZEN}),
         _E.PROMOTE: _BEGUN,
         _E.RESTEP: _BEGUN,
         _E.WAIT: frozenset({_P.WAITING}),
@@ -93,29 +92,10 @@ TABLE: Final[dict[Phase, dict[Event, frozenset[Phase]]]] = {
         _E.BAKE: frozenset({_P.BAKING}),
         _E.COMPLETE: _ENDED,
     },
-    _P.WAITING: _stays(_P.WAITING, _E.RETARGET)
-    | _ENDINGS
-    | _CHECKED
-    | {
-        _E.PAUSE: frozenset({_P.PAUSED}),
-        _E.FREEZE: frozenset({_P.FROZEN}),
-        _E.PROMOTE: _BEGUN,
-        _E.RESTEP: _BEGUN,
-    },
-    _P.PAUSED: _stays(_P.PAUSED, _E.RETARGET, _E.PROMOTE) | _ENDINGS | _CHECKED | {_E.RESUME: _BEGUN},
-    _P.FROZEN: _stays(_P.FROZEN, _E.RETARGET, _E.PROMOTE)
-    | _ENDINGS
-    | _CHECKED
-    | {_E.PAUSE: frozenset({_P.PAUSED}), _E.THAW: _BEGUN},
-    _P.BAKING: _stays(_P.BAKING, _E.RETARGET, _E.PROMOTE)
-    | _ENDINGS
-    | _CHECKED
-    | {
-        _E.PAUSE: frozenset({_P.PAUSED}),
-        _E.FREEZE: frozenset({_P.FROZEN}),
-        _E.RESTEP: _BEGUN,
-        _E.COMPLETE: _ENDED,
-    },
+    _P.WAITING: _stays(_P.WAITING, _E.RETARGET) | _OUT | _HALTS | {_E.PROMOTE: _BEGUN, _E.RESTEP: _BEGUN},
+    _P.PAUSED: _stays(_P.PAUSED, _E.RETARGET, _E.PROMOTE) | _OUT | {_E.RESUME: _BEGUN},
+    _P.FROZEN: _stays(_P.FROZEN, _E.RETARGET, _E.PROMOTE) | _OUT | {_E.PAUSE: frozenset({_P.PAUSED}), _E.THAW: _BEGUN},
+    _P.BAKING: _stays(_P.BAKING, _E.RETARGET, _E.PROMOTE) | _OUT | _HALTS | {_E.RESTEP: _BEGUN, _E.COMPLETE: _ENDED},
     _P.FAILED: _stays(_P.FAILED) | _ENDINGS | {_E.TRIP: _ENDED, _E.PROMOTE_FULL: _ENDED, _E.RESUME: _BEGUN},
 }
 
