@@ -2,38 +2,39 @@
 
     PYTHONPATH=operator python -m tests.bench --only reads
 
-The server runs on one core, everything else (load, API server, etcd) on the others. nginx gives the
+The server runs on one core, the load, the API server and etcd on the others. nginx gives the
 same bytes from a file. Goal: p99 with 10 publications a second within 2 times that of a quiet server.
-A publication is the whole product at work: apply, version, status write, watch, swap.
+A publication is the whole product at work: apply, version, status write, watch, swap. It is measured
+for one process that does all of it, and for a replica that only serves while another one decides.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-import threading
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TypeVar
 
 from tests.bench import harness
 from tests.bench.load import Measured, readers, wrk
 from tests.bench.nginx import nginx
-from tests.bench.product import Product, client_cores, pin
-from tests.bench.timeline import apply
-from tests.bench.world import World, place
-
-from configregistry.kube.client import Api
+from tests.bench.product import SERVER_CORE, Product, client_cores, pin
+from tests.bench.world import World, place, say
+from tests.cluster.ports import LOOPBACK, pick_ports
 
 REGISTRIES = 100
 PUBLICATIONS = 10.0
 RATE = 1_000.0
-ROUNDS = 5
+ROUNDS = 4
 MODES = ("quiet", "publishing")
+PATH = "/v1/namespaces/{}/registries/{}/keys/key.1".format(*place(1))
 
 T = TypeVar("T")
+Publishing = Callable[[], AbstractContextManager[None]]
 
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
@@ -49,17 +50,43 @@ def run(world: World, *, quick: bool = False) -> str:
 
 def _run(world: World, *, quick: bool) -> str:
     world.grow_decided(REGISTRIES)
-    rounds, seconds = (2, 2.0) if quick else (ROUNDS, 10.0)
-    namespace, name = place(1)
-    with world.product(pinned=True) as product:
+    rounds, seconds = (2, 2.0) if quick else (ROUNDS, 5.0)
+    server, others = {SERVER_CORE}, client_cores()
+    with world.product(cores=server) as product:
         product.ready()
         product.settled()
-        url = f"{product.url}/v1/namespaces/{namespace}/registries/{name}/keys/key.1"
+        url = _url(product)
         with _open(url, timeout=5) as answer:
             body = answer.read()
         with nginx(world.directory, body) as peer:
-            throughput = _throughput(url, peer, rounds, seconds / 2)
-        return f"{throughput}\n\n{_latency(world, product, url, rounds, seconds)}"
+            throughput = _throughput(url, peer, rounds, seconds)
+        together = _latency(url, rounds, seconds, lambda: _publications(world, product))
+    with world.product(cores=others) as product:
+        product.ready()
+        product.settled()
+        with nginx(world.directory, body) as peer:
+            control = _latency(peer, rounds, seconds, lambda: _publications(world, product))
+        with world.product(cores=server, module="tests.bench.replica") as replica:
+            replica.ready()
+            apart = _latency(_url(replica), rounds, seconds, lambda: _publications(world, product))
+    with _fed() as (url, publishing):
+        fed = _latency(url, rounds, seconds, publishing)
+    parts = [
+        throughput,
+        _told("a replica whose API server is elsewhere", fed),
+        _told("one process that decides and serves", together),
+        _told("a replica that serves; another process decides, on the cores of the load", apart),
+        _told("nginx in the replica's place: what the load itself waits for", control),
+    ]
+    return "\n\n".join(parts)
+
+
+def _url(product: Product) -> str:
+    return product.url + PATH
+
+
+def _told(what: str, table: str) -> str:
+    return f"### Reads: publications meanwhile, {what}\n\n{harness.facts('granian')}\n\n{table}"
 
 
 def _throughput(url: str, peer: str, rounds: int, seconds: float) -> str:
@@ -84,13 +111,12 @@ def _throughput(url: str, peer: str, rounds: int, seconds: float) -> str:
     return f"### Reads: throughput\n\n{harness.facts('granian')}\n\n{harness.table(header, rows)}"
 
 
-def _latency(world: World, product: Product, url: str, rounds: int, seconds: float) -> str:
+def _latency(url: str, rounds: int, seconds: float, publishing: Publishing) -> str:
     full: dict[str, list[Measured]] = {mode: [] for mode in MODES}
     paced: dict[str, list[list[float]]] = {mode: [] for mode in MODES}
-    made: list[float] = []
     for turn in range(rounds):
         for mode in MODES if turn % 2 else reversed(MODES):
-            with _publications(world, product, made, 2 * seconds) if mode == "publishing" else _nothing():
+            with publishing() if mode == "publishing" else nullcontext():
                 full[mode].append(wrk(url, seconds))
                 paced[mode].append(readers(url, RATE, seconds))
             time.sleep(1.0)
@@ -103,8 +129,7 @@ def _latency(world: World, product: Product, url: str, rounds: int, seconds: flo
         ),
     ]
     header = ["load", "p50 ms quiet", "p50 ms publishing", "p99 ms quiet", "p99 ms publishing", "ratio of p99"]
-    told = f"Publications a second: {harness.spread(made, 1, 1)}; {world.registries:,} registries in memory."
-    return f"### Reads: publications meanwhile\n\n{harness.facts('granian')}\n\n{harness.table(header, rows)}\n\n{told}"
+    return harness.table(header, rows)
 
 
 def _row(text: str, runs: dict[str, list[T]], shares: Callable[[T], tuple[float, float]]) -> list[str]:
@@ -115,33 +140,55 @@ def _row(text: str, runs: dict[str, list[T]], shares: Callable[[T], tuple[float,
 
 
 @contextmanager
-def _publications(world: World, product: Product, made: list[float], seconds: float) -> Iterator[None]:
-    """Apply ten changes a second meanwhile, to registries in turn; count what the product decided."""
-    product.lines()
-    stop = threading.Event()
-    begin = time.monotonic()
-
-    async def publish(api: Api) -> None:
-        due, under_way = 0, set[asyncio.Task[bytes]]()
-        while not stop.is_set() and time.monotonic() < begin + seconds + 60:
-            task = asyncio.create_task(apply(api, due % world.registries, world.edit()))
-            under_way.add(task)
-            task.add_done_callback(under_way.discard)
-            due += 1
-            await asyncio.sleep(max(0.0, begin + due / PUBLICATIONS - time.monotonic()))
-        await asyncio.gather(*under_way)
-
-    thread = threading.Thread(target=world.run, args=(publish,))
-    thread.start()
-    try:
-        yield
-        lasted = time.monotonic() - begin
-        made.append(sum(line["event"] == "version recorded" for line in product.lines()) / lasted)
-    finally:
-        stop.set()
-        thread.join(60)
+def _publications(world: World, product: Product) -> Iterator[None]:
+    """Apply ten changes a second meanwhile; see that the product keeps up with them."""
+    arguments = [str(world.cluster.kubeconfig), str(world.registries), str(PUBLICATIONS)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.bench.publish", *arguments], stdin=subprocess.PIPE
+    ) as publisher:
+        time.sleep(3.0)
+        product.lines()
+        begin = time.monotonic()
+        try:
+            yield
+            rate = sum(line["event"] == "version recorded" for line in product.lines()) / (time.monotonic() - begin)
+            say(f"{rate:.1f} publications/s")
+            assert rate > PUBLICATIONS * 0.7
+        finally:
+            assert publisher.stdin is not None
+            publisher.stdin.close()
+            publisher.wait(60)
 
 
 @contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+def _fed() -> Iterator[tuple[str, Publishing]]:
+    """Run `fed`; gives its URL and what has it publish."""
+    port = pick_ports(1)[0]
+    command = [sys.executable, "-m", "tests.bench.fed", str(port), str(REGISTRIES)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as replica:
+        pipe = replica.stdin
+        assert pipe is not None
+        pin(replica.pid, {SERVER_CORE})
+        url = f"http://{LOOPBACK}:{port}{PATH}"
+
+        def order(rate: float) -> None:
+            pipe.write(f"{rate}\n")
+            pipe.flush()
+
+        @contextmanager
+        def publishing() -> Iterator[None]:
+            order(PUBLICATIONS)
+            try:
+                yield
+            finally:
+                order(0.0)
+
+        try:
+            for _ in range(200):
+                with suppress(OSError), _open(url, timeout=5):
+                    break
+                time.sleep(0.05)
+            yield url, publishing
+        finally:
+            pipe.close()
+            replica.wait(30)

@@ -34,7 +34,7 @@ def nginx(directory: Path, body: bytes) -> Iterator[str]:
     """Serve this body on the server's core; gives its URL."""
     program = find_program("nginx", "/usr/sbin/nginx", ["nginx"])
     home = directory / "nginx"
-    (home / "www").mkdir(parents=True)
+    (home / "www").mkdir(parents=True, exist_ok=True)
     (home / "www" / "key").write_bytes(body)
     address = f"{LOOPBACK}:{pick_ports(1)[0]}"
     config = home / "nginx.conf"

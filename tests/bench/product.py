@@ -42,14 +42,23 @@ class ProductError(Exception):
 class Product:
     """`configregistry run` against one API server; ends with the context, or with this process."""
 
-    def __init__(self, kubeconfig: Path, directory: Path, *, pinned: bool = False, **environment: str) -> None:
+    def __init__(
+        self,
+        kubeconfig: Path,
+        directory: Path,
+        *,
+        cores: set[int] | None = None,
+        module: str = "configregistry",
+        **environment: str,
+    ) -> None:
         self._kubeconfig = kubeconfig
         self._directory = directory
         self._environment = environment
-        self._pinned = pinned
+        self._cores = cores
+        self._module = module
         self._process: Process | None = None
         self._read = 0
-        self.log = directory / "product.log"
+        self.log = directory / f"{module}.log"
         self.port, self.probe_port = pick_ports(2)
         self.started = 0.0
         """Monotonic time of the start."""
@@ -74,15 +83,15 @@ class Product:
         ports = ["--port", str(self.port), "--probe-port", str(self.probe_port)]
         self.started = time.monotonic()
         self._process = spawn(
-            [sys.executable, "-m", "configregistry", "run", *arguments, *ports],
+            [sys.executable, "-m", self._module, "run", *arguments, *ports],
             log=self.log,
-            pid_file=self._directory / "product.pid",
+            pid_file=self._directory / f"{self._module}.pid",
             directory=REPOSITORY,
-            environment={**kept, "PYTHONPATH": str(SOURCES), **self._environment},
+            environment={**kept, "PYTHONPATH": f"{SOURCES}{os.pathsep}{REPOSITORY}", **self._environment},
             detached=False,
         )
-        if self._pinned:
-            pin(self.pid, {SERVER_CORE})
+        if self._cores is not None:
+            pin(self.pid, self._cores)
 
     def stop(self) -> None:
         """End it as Kubernetes would."""

@@ -94,9 +94,9 @@ class World:
         self.cluster.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def product(self, *, pinned: bool = False, **environment: str) -> Product:
+    def product(self, *, cores: set[int] | None = None, module: str = "configregistry", **environment: str) -> Product:
         """A product for this API server, to be entered."""
-        return Product(self.cluster.kubeconfig, self.directory, pinned=pinned, **environment)
+        return Product(self.cluster.kubeconfig, self.directory, cores=cores, module=module, **environment)
 
     def grow(self, registries: int) -> float:
         """Create registries, new ones, until there are so many; gives the seconds that took."""
