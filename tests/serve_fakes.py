@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +12,10 @@ from configregistry.kube import payload
 from configregistry.kube.objects import Meta, OwnerReference, RegistryObject, RevisionObject
 from configregistry.model.canonical import canonical, content_hash
 from configregistry.model.names import API_VERSION, KIND
+from configregistry.serve.app import App
 from configregistry.serve.hydrate import Hydrator
-from configregistry.serve.responses import Request, Response
-from configregistry.serve.routes import Routes
+from configregistry.serve.responses import Handle, Request, Response
+from configregistry.serve.service import Service
 from configregistry.state import Registry
 from configregistry.telemetry.metrics import Metrics
 
@@ -83,7 +83,9 @@ class World:
             ask=lambda key, uid, number: self.asked.append((key, uid, number)),
             wake=self._wake,
         )
-        self.routes = Routes(self.hydrator)
+        self.stale = 0.0
+        self.service = Service(self.hydrator)
+        self.app = App(self.service.routes, self.metrics, lambda: self.stale)
         if self.begun:
             self.hydrator.begin()
 
@@ -146,7 +148,7 @@ class World:
         self.flush()
 
     def get(self, path: str, query: str = "", *, method: str = "GET", **headers: str) -> Response:
-        return ask(self.routes.handle, path, query, method=method, **headers)
+        return ask(self.app, path, query, method=method, **headers)
 
 
 def status_of(
@@ -172,16 +174,26 @@ def status_of(
     return status
 
 
-def ask(
-    handle: Callable[[Request], Response],
+def ask(handle: Handle, path: str, query: str = "", *, method: str = "GET", **headers: str) -> Response:
+    """A request that is answered whole and at once."""
+    lower = {name.lower().replace("_", "-"): value for name, value in headers.items()}
+    reply = handle(request(path, query, method=method, headers=lower))
+    assert isinstance(reply, Response), reply
+    return reply
+
+
+def request(
     path: str,
     query: str = "",
     *,
     method: str = "GET",
-    **headers: str,
-) -> Response:
-    lower = {name.lower().replace("_", "-"): value for name, value in headers.items()}
-    return handle(Request(method, path, query, lower.get))
+    headers: dict[str, str] | None = None,
+    content: bytes = b"",
+    user: str = "",
+    peer: str = "192.0.2.1",
+) -> Request:
+    """A request as a server makes it; header names in lower case."""
+    return Request(method, path, query, (headers or {}).get, content, peer, user)
 
 
 def header(response: Response, name: str) -> Any:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 class Settings:
     """Settings of one process. Times are in seconds."""
 
+    decides: bool = True
+    serves: bool = True
     kubeconfig: str | None = None
     """Path of a kubeconfig; None: KUBECONFIG, ~/.kube/config, or the pod's own account."""
     context: str | None = None
@@ -27,6 +29,20 @@ class Settings:
     """Series for each registry; off where there are too many."""
     workers: int = 8
     """Registries that are reconciled at the same time."""
+    auth: str = "none"
+    """Who may read: `none` asks nobody, `kubernetes` asks the API server."""
+    auth_grace: float = 86_400.0
+    """Who was known is let in for so long while the API server does not answer, at most until the token's end."""
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    """PEM files; None: HTTP in clear text."""
+    hot_keys: bool = False
+    replicas: tuple[str, ...] = ()
+    """URLs of replicas that a controller asks for their consumers."""
+    replica_service: str = ""
+    """`namespace/name` of the Service that they are behind."""
+    replica_token_file: str | None = None
+    replica_ca_file: str | None = None
     stale_after: float = 5.0
     """Without a watch on the API server for so long, answers say how stale they are."""
     in_cluster: bool = field(default_factory=lambda: "KUBERNETES_SERVICE_HOST" in os.environ)

@@ -78,6 +78,7 @@ class Operator:
     environment: dict[str, str] = field(default_factory=dict)
     port: int = 0
     probe_port: int = 0
+    command: str = "run"
     starts: int = 0
     _process: Process | None = None
 
@@ -101,10 +102,12 @@ class Operator:
             for name, value in os.environ.items()
             if not name.startswith(("CONFIGREGISTRY_", "KUBERNETES_")) and name != "KUBECONFIG"
         }
-        ports = (f"--port={self.port}", f"--probe-port={self.probe_port}", "--log-format=json")
+        ports = [f"--probe-port={self.probe_port}", "--log-format=json"]
+        if self.command != "controller":
+            ports.append(f"--port={self.port}")
         self.starts += 1
         self._process = spawn(
-            [sys.executable, "-m", "configregistry", "run", *ports, *self.arguments],
+            [sys.executable, "-m", "configregistry", self.command, *ports, *self.arguments],
             log=self.directory / "operator.log",
             pid_file=self.directory / "operator.pid",
             directory=REPOSITORY,
@@ -191,11 +194,13 @@ def running(
     directory: Path,
     *arguments: str,
     kubeconfig: Path | None = None,
+    command: str = "run",
     start: bool = True,
 ) -> Iterator[Operator]:
-    """An operator that looks after one namespace."""
+    """An operator that looks after one namespace: `run`, or one half of it."""
     given = (f"--kubeconfig={kubeconfig or cluster.kubeconfig}", f"--namespace={namespace}", *arguments)
-    operator = Operator(given, directory)
+    directory.mkdir(exist_ok=True)
+    operator = Operator(given, directory, command=command)
     try:
         if start:
             operator.start()

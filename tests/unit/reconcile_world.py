@@ -29,7 +29,7 @@ from configregistry.kube.objects import (
 )
 from configregistry.kube.paths import CONFIGMAPS, REGISTRIES, REVISIONS
 from configregistry.model.status import Status, parse_status
-from configregistry.reconcile import Controller
+from configregistry.reconcile import Collector, Controller
 from configregistry.reconcile.queue import FIRST_RETRY
 from configregistry.rollout.observation import Note, Verdict
 from configregistry.telemetry.metrics import Metrics
@@ -268,7 +268,7 @@ class Checks:
 class Process:
     """One life of the operator."""
 
-    def __init__(self, api: FakeApi, checks: Checks, origin: float) -> None:
+    def __init__(self, api: FakeApi, checks: Checks, origin: float, collector: Collector | None = None) -> None:
         self.notes = Notes()
         self._api = api
         self._loop = asyncio.get_running_loop()
@@ -287,6 +287,7 @@ class Process:
             clock,
             Metrics(env="", cluster=""),
             spread=lambda: 1.0,
+            collector=collector,
         )
         self._alive = True
         for place, each in api.objects.items():

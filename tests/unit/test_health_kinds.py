@@ -24,6 +24,8 @@ FIELD = "spec.rollout.checks[3]"
         Check("a", http=HttpCheck("https://user:word@h:8443/")),
         Check("a", http=HttpCheck("http://[fd00::1]:80/")),
         Check("a", max=1, prometheus=PrometheusCheck("http://prometheus:9090", "up")),
+        Check("a", consumers=ConsumersCheck()),
+        Check("a", min=1, max=2, consumers=ConsumersCheck(0, 1)),
     ],
 )
 def test_can_be_made(check: Check) -> None:
@@ -35,12 +37,8 @@ def test_can_be_made(check: Check) -> None:
     ("check", "told"),
     [
         (
-            Check("a", consumers=ConsumersCheck()),
-            f"{FIELD}.consumers: this version makes checks of kind http, prometheus only",
-        ),
-        (
             Check("a", workload=WorkloadCheck("Deployment", "a")),
-            f"{FIELD}.workload: this version makes checks of kind http, prometheus only",
+            f"{FIELD}.workload: this version makes checks of kind consumers, http, prometheus only",
         ),
         (
             Check("a", http=HttpCheck("http://h/{{pod}}")),

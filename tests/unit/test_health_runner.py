@@ -447,3 +447,93 @@ async def test_every_probe_is_told_to_the_metrics(world: World) -> None:
     world.watch()
     await world.time.advance(50)
     assert world.probed == [("alive", PASS), ("alive", NO_DATA), ("alive", FAIL)]
+
+
+# What a probe is told of time, and news
+
+
+async def test_a_probe_is_told_how_long_the_stage_has_run(world: World) -> None:
+    world.watch()
+    await world.time.advance(14)
+    world.runner.watch(KEY, (plan(),), SUBJECT, TWO, 14, elapsed=0.5)
+    await world.time.advance(10)
+    assert [(at, question.elapsed) for (_, at), question in zip(world.asked, world.questions, strict=True)] == [
+        (0, 0),
+        (10, 10),
+        (14, 0.5),
+        (24, 10.5),
+    ]
+
+
+@pytest.mark.parametrize("told", [0.0, 3.0, 500.0])
+async def test_the_longest_time_of_a_stage_is_believed(world: World, told: float) -> None:
+    """A status that is paused stands still; a leader that saw the stage begin does not forget it."""
+    world.watch()
+    await world.time.advance(9)
+    world.runner.watch(KEY, (plan(), plan("new")), SUBJECT, ONE, 9, elapsed=told)
+    await world.time.advance(1)
+    assert [question.elapsed for question in world.questions] == [0, max(9, told), max(10, told + 1)]
+
+
+async def test_news_are_probed_at_once(world: World) -> None:
+    world.watch(plan("a"), plan("b"))
+    await world.time.advance(3)
+    world.runner.news("http", {("shop", "checkout")})
+    await world.time.advance(0)
+    assert world.times("a") == world.times("b") == [0, 3]
+    await world.time.advance(10)
+    assert world.times("a") == [0, 3, 13]
+
+
+@pytest.mark.parametrize(("kind", "name"), [("consumers", "checkout"), ("http", "basket")])
+async def test_news_of_others_are_none(world: World, kind: str, name: str) -> None:
+    world.watch()
+    await world.time.advance(3)
+    world.runner.news(kind, {("shop", name)})
+    await world.time.advance(3)
+    assert world.times() == [0]
+
+
+async def test_news_do_not_shorten_the_initial_delay(world: World) -> None:
+    world.watch(plan(delay=30))
+    await world.time.advance(3)
+    world.runner.news("http", {("shop", "checkout")})
+    await world.time.advance(28)
+    assert world.times() == [30]
+
+
+@pytest.mark.parametrize("verdict", [FAIL, ERROR])
+async def test_what_fails_is_counted_at_intervals_whatever_is_new(world: World, verdict: Verdict) -> None:
+    world.answers["alive"] = [verdict, 1.0, verdict]
+    world.watch()
+    await world.time.advance(0)
+    world.save()
+    await world.time.advance(2)
+    world.runner.news("http", {("shop", "checkout")})
+    await world.time.advance(8.5)
+    assert world.times() == [0, 10]
+    world.runner.news("http", {("shop", "checkout")})
+    await world.time.advance(1)
+    world.save()
+    await world.time.advance(8.4)
+    assert world.times() == [0, 10]
+
+
+async def test_news_during_a_probe_are_probed_after_it(world: World) -> None:
+    world.answers["alive"] = [2.0, PASS]
+    world.watch()
+    await world.time.advance(1)
+    world.runner.news("http", {("shop", "checkout")})
+    await world.time.advance(2)
+    assert world.times() == [0, 2]
+
+
+async def test_news_during_a_probe_that_fails_are_what_it_says(world: World) -> None:
+    world.answers["alive"] = [2.0, FAIL]
+    world.watch()
+    await world.time.advance(1)
+    world.runner.news("http", {("shop", "checkout")})
+    await world.time.advance(2)
+    world.save()
+    await world.time.advance(6)
+    assert world.times() == [0]

@@ -154,3 +154,11 @@ def test_names_that_need_escaping_do_not_break_the_text(metrics: Metrics) -> Non
 def test_counting_a_read_is_cheap(metrics: Metrics) -> None:
     # 1.2 us; the bound is wide because machines of CI are slow and shared.
     assert timeit.timeit(lambda: metrics.read(200, 0.0001), number=10_000) < 0.5
+
+
+def test_connections(metrics: Metrics) -> None:
+    for change in (1, 1, -1):
+        metrics.connected(change)
+    metrics.connection_refused("peer")
+    assert sample(metrics, "configregistry_connections") == 1
+    assert sample(metrics, "configregistry_connections_refused_total", reason="peer") == 1

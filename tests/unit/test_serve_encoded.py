@@ -7,9 +7,11 @@ import weakref
 
 from tests.serve_fakes import World, ask
 
+from configregistry.serve.app import App
 from configregistry.serve.encoded import MAX_LISTS, Cache
 from configregistry.serve.responses import Answer
-from configregistry.serve.routes import MAX_KNOWN_PATH, MAX_KNOWN_PATHS, Routes
+from configregistry.serve.routes import MAX_KNOWN_PATH, MAX_KNOWN_PATHS
+from configregistry.serve.service import Service
 
 PATH = "/v1/namespaces/shop/registries/checkout"
 
@@ -17,7 +19,8 @@ PATH = "/v1/namespaces/shop/registries/checkout"
 def world(max_bytes: int = 10**6) -> tuple[World, Cache]:
     made = World()
     cache = Cache(max_bytes)
-    made.routes = Routes(made.hydrator, cache)
+    made.service = Service(made.hydrator, cache=cache)
+    made.app = App(made.service.routes, made.metrics, lambda: 0.0)
     return made, cache
 
 
@@ -78,11 +81,11 @@ def test_paths_that_are_remembered_are_bounded() -> None:
     made, _cache = world()
     made.serve("checkout", {"a": 1})
     for n in range(MAX_KNOWN_PATHS + 10):
-        ask(made.routes.handle, f"{PATH}/keys/{n}")
-    ask(made.routes.handle, f"{PATH}/keys/{'x' * MAX_KNOWN_PATH}")
-    ask(made.routes.handle, "/nothing")
-    assert 0 < len(made.routes._found) <= MAX_KNOWN_PATHS
-    assert all(len(path) <= MAX_KNOWN_PATH for path in made.routes._found)
+        ask(made.app, f"{PATH}/keys/{n}")
+    ask(made.app, f"{PATH}/keys/{'x' * MAX_KNOWN_PATH}")
+    ask(made.app, "/nothing")
+    assert 0 < len(made.service.routes._found) <= MAX_KNOWN_PATHS
+    assert all(len(path) <= MAX_KNOWN_PATH for path in made.service.routes._found)
 
 
 def test_equal_etags_mean_equal_bytes() -> None:

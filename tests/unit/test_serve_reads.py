@@ -130,7 +130,7 @@ def test_list(world: World) -> None:
         ("/v1", "", 404, "NotFound", None),
         (f"{BASE}/", "", 404, "NotFound", None),
         (f"{ONE}/", "", 404, "NotFound", None),
-        (f"{ONE}/keys", "", 404, "NotFound", None),
+        (f"{ONE}/diff", "", 404, "NotFound", None),
         (f"{ONE}/keys/", "", 404, "NotFound", None),
         (f"{ONE}/other/x", "", 404, "NotFound", None),
         ("/v1/namespaces//registries/checkout", "", 404, "NotFound", None),

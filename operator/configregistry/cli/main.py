@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
+from functools import reduce
 from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
 
 import click
 from click.shell_completion import get_completion_class
 
 from configregistry import __version__
 from configregistry.errors import ConfigRegistryError, UsageError
+from configregistry.model.durations import parse_duration
 from configregistry.settings import Settings
 from configregistry.telemetry import logs
 
@@ -56,61 +61,183 @@ def cli() -> None:
     """
 
 
+def _urls(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Each URL once, and none that cannot be asked."""
+    for url in given:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise click.BadParameter(f"{url!r}: expected http:// or https:// and an address")
+    return tuple(dict.fromkeys(given))
+
+
+def _service(_context: click.Context, _option: click.Parameter, given: str) -> str:
+    """A name that a Service can have."""
+    namespace, slash, name = given.partition("/")
+    if given and not (slash and _NAMESPACE.fullmatch(namespace) and _NAMESPACE.fullmatch(name)):
+        raise click.BadParameter(f"{given!r}: expected NAMESPACE/NAME")
+    return given
+
+
+def _seconds(_context: click.Context, option: click.Parameter, given: str) -> float:
+    """A duration such as 30s, 5m or 1h30m."""
+    return parse_duration(given, option.opts[0])
+
+
+_FILE = click.Path(exists=True, dir_okay=False)
+Command = Callable[..., int]
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, told in this order by --help."""
+    return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
+
+
+_COMMON = _options(
+    click.option(
+        "--kubeconfig", type=click.Path(dir_okay=False), help="Default: KUBECONFIG, ~/.kube/config, or the pod."
+    ),
+    click.option("--context", help="Context of the kubeconfig. Default: its current one."),
+    click.option(
+        "--namespace",
+        "-n",
+        "namespaces",
+        multiple=True,
+        callback=_namespaces,
+        help="Only this namespace; repeatable. Default: all.",
+    ),
+    click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
+    click.option(
+        "--probe-port",
+        type=click.IntRange(0, 65535),
+        default=8081,
+        show_default=True,
+        help="Port of /livez, /readyz and /metrics.",
+    ),
+    click.option(
+        "--log-format",
+        type=click.Choice(["auto", "json", "text"]),
+        default="auto",
+        show_default=True,
+        help="auto: text on a terminal, else json.",
+    ),
+    click.option(
+        "--log-level",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        default="info",
+        show_default=True,
+        help="The least that is told.",
+    ),
+    click.option("--env", default="", help="Value of the label env of metrics."),
+    click.option("--cluster", default="", help="Value of the label cluster of metrics."),
+    click.option(
+        "--registry-metrics/--no-registry-metrics",
+        default=True,
+        show_default=True,
+        help="Metrics for each registry, or only sums.",
+    ),
+)
+_SERVING = _options(
+    click.option(
+        "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port of the HTTP API."
+    ),
+    click.option(
+        "--auth",
+        type=click.Choice(["none", "kubernetes"]),
+        default="none",
+        show_default=True,
+        help="kubernetes: bearer tokens and rights, asked of the API server.",
+    ),
+    click.option(
+        "--allow-unauthenticated",
+        is_flag=True,
+        help="Allow --auth none on an address that others reach.",
+    ),
+    click.option(
+        "--auth-grace",
+        default="24h",
+        show_default=True,
+        callback=_seconds,
+        metavar="DURATION",
+        help="Let in who was known for so long while the API server does not answer.",
+    ),
+    click.option("--tls-certificate", type=_FILE, help="PEM file of the certificate and its chain; reloaded."),
+    click.option("--tls-key", type=_FILE, help="PEM file of its key."),
+    click.option(
+        "--hot-keys/--no-hot-keys",
+        default=False,
+        show_default=True,
+        help="Observe the rate of each key, and shed one that is asked for too often.",
+    ),
+)
+_REPLICAS = _options(
+    click.option(
+        "--replica",
+        "replicas",
+        multiple=True,
+        metavar="URL",
+        callback=_urls,
+        help="A replica of `serve` to ask for its consumers; repeatable.",
+    ),
+    click.option(
+        "--replica-service",
+        default="",
+        metavar="NAMESPACE/NAME",
+        callback=_service,
+        help="The Service whose pods are to be asked; its port is named http.",
+    ),
+    click.option("--replica-token-file", type=_FILE, help="Bearer token for them; read again when it changes."),
+    click.option("--replica-ca-file", type=_FILE, help="Trust these certificates when asking over https."),
+)
+
+
 @cli.command("run", context_settings=CONTEXT)
-@click.option("--kubeconfig", type=click.Path(dir_okay=False), help="Default: KUBECONFIG, ~/.kube/config, or the pod.")
-@click.option("--context", help="Context of the kubeconfig. Default: its current one.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port of the HTTP API.")
-@click.option(
-    "--probe-port",
-    type=click.IntRange(0, 65535),
-    default=8081,
-    show_default=True,
-    help="Port of /livez, /readyz and /metrics.",
-)
-@click.option("--namespace", "-n", "namespaces", multiple=True, help="Only this namespace; repeatable. Default: all.")
-@click.option(
-    "--log-format",
-    type=click.Choice(["auto", "json", "text"]),
-    default="auto",
-    show_default=True,
-    help="auto: text on a terminal, else json.",
-)
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-    help="The least that is told.",
-)
-@click.option("--env", default="", help="Value of the label env of metrics.")
-@click.option("--cluster", default="", help="Value of the label cluster of metrics.")
-@click.option(
-    "--registry-metrics/--no-registry-metrics",
-    default=True,
-    show_default=True,
-    help="Metrics for each registry, or only sums.",
-)
-@click.option(
-    "--allow-unauthenticated",
-    is_flag=True,
-    help="Serve without authentication on an address that others reach.",
-)
-def run_command(host: str, log_format: str, log_level: str, allow_unauthenticated: bool, **options: object) -> int:
+@_SERVING
+@_COMMON
+def run_command(**options: Any) -> int:
     """Control and serve, both in this process, until SIGTERM or SIGINT.
 
     Follows the ConfigRegistry objects of the cluster, rolls out their versions and serves them over HTTP.
     """
-    if not allow_unauthenticated and not _is_loopback(host):
+    return _main(**options)
+
+
+@cli.command("controller", context_settings=CONTEXT)
+@_REPLICAS
+@_COMMON
+def controller_command(**options: Any) -> int:
+    """Control only: validate, record and roll out versions, until SIGTERM or SIGINT.
+
+    Replicas of `configregistry serve` follow what it decides.
+    """
+    return _main(serves=False, **options)
+
+
+@cli.command("serve", context_settings=CONTEXT)
+@_SERVING
+@_COMMON
+def serve_command(**options: Any) -> int:
+    """Serve only: a replica that follows what a controller decides, until SIGTERM or SIGINT.
+
+    Run as many as reads need; consumers may ask any of them.
+    """
+    return _main(decides=False, **options)
+
+
+def _main(host: str, log_format: str, log_level: str, allow_unauthenticated: bool = False, **options: Any) -> int:
+    if options.get("auth") == "none" and not allow_unauthenticated and not _is_loopback(host):
         raise UsageError(
-            f"--host {host}: expected a loopback address: this version has no authentication yet; "
-            "--allow-unauthenticated serves anyway"
+            f"--host {host}: expected a loopback address with --auth none: choose --auth kubernetes, "
+            "or --allow-unauthenticated to serve anybody"
         )
+    if (options.get("tls_certificate") is None) != (options.get("tls_key") is None):
+        raise UsageError("--tls-certificate and --tls-key: expected both or neither")
+    if options.get("replicas") and options.get("replica_service"):
+        raise UsageError("--replica and --replica-service: expected one of the two")
     logs.configure(log_format, log_level)
     # Imported late: `--help` and `completion` must not pay for a Kubernetes client (0.6 s, 56 MiB).
     from configregistry.app import main  # noqa: PLC0415
 
-    return main(Settings(host=host, log_format=log_format, log_level=log_level, **options))  # type: ignore[arg-type]
+    return main(Settings(host=host, log_format=log_format, log_level=log_level, **options))
 
 
 def _is_loopback(host: str) -> bool:

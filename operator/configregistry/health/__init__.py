@@ -1,7 +1,7 @@
 """Health: asks whether a candidate does well. `rollout.gates` decides what the answers mean.
 
     outbound = Outbound(allow_local=not in_cluster, trace=headers_of_the_present_trace)
-    runner = Runner(Means(outbound), clock, changed=queue_the_registry_of_a_key)
+    runner = Runner(Means(outbound, reports), clock, changed=queue_the_registry_of_a_key)
 
     # gather, before anything is recorded: a check that this version cannot make is InvalidSpec
     for index, check in enumerate(plan.checks):
@@ -10,7 +10,7 @@
     # at every reconcile of a candidate in a phase of table.CHECKED
     key = RolloutKey(namespace, name, uid, canary.version, canary.hash)
     subject = Subject(namespace, name, canary.version, canary.hash, stable_version)
-    runner.watch(key, plan.checks, subject, StageKey.of(canary), started=seconds_since_started_at)
+    runner.watch(key, plan.checks, subject, StageKey.of(canary), seconds_since_started_at, seconds_in_stage)
     reports = runner.report(key)                               # -> Observation.reports
     # after an accepted status write, or when a read shows that one without an answer was accepted
     runner.saved(key, {report.name: len(report.unsaved) for report in reports})
@@ -32,7 +32,16 @@ from __future__ import annotations
 
 from configregistry.health.kinds import PROBES, Kind, examine, unsupported
 from configregistry.health.outbound import Answer, Outbound, UnansweredError
-from configregistry.health.question import Finding, Means, Question, RolloutKey, StageKey, Subject
+from configregistry.health.question import (
+    Finding,
+    Known,
+    Means,
+    Question,
+    Reports,
+    RolloutKey,
+    StageKey,
+    Subject,
+)
 from configregistry.health.runner import Runner
 
 __all__ = [
@@ -40,9 +49,11 @@ __all__ = [
     "Answer",
     "Finding",
     "Kind",
+    "Known",
     "Means",
     "Outbound",
     "Question",
+    "Reports",
     "RolloutKey",
     "Runner",
     "StageKey",

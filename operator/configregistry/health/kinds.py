@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from configregistry.errors import FieldError
-from configregistry.health import http_check, prometheus_check
+from configregistry.health import consumers_check, http_check, prometheus_check
 from configregistry.health.question import Prober, Subject
 from configregistry.model.spec import Check
 
@@ -27,6 +27,7 @@ class Kind(NamedTuple):
 
 
 PROBES: Final[Mapping[str, Kind]] = {
+    "consumers": Kind(consumers_check.probe, consumers_check.timeout, consumers_check.examine),
     "http": Kind(http_check.probe, http_check.timeout, http_check.examine),
     "prometheus": Kind(prometheus_check.probe, prometheus_check.timeout, prometheus_check.examine),
 }

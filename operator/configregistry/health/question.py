@@ -6,10 +6,11 @@ I/O, and never know the kinds of checks or the reconciler.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple, Protocol
 
 from configregistry.health.outbound import Outbound
+from configregistry.model.reports import Report
 from configregistry.model.spec import Check
 from configregistry.model.status import Canary
 from configregistry.rollout.observation import Verdict
@@ -52,12 +53,18 @@ class Subject(NamedTuple):
 
 
 class Question(NamedTuple):
-    """One probe to make. `timeout`, in seconds, is for all of it."""
+    """One probe to make. `timeout`, in seconds, is for all of it.
+
+    `elapsed`: seconds that the stage has run, by monotonic clocks alone; perhaps fewer than it has, never more,
+    so that nothing from before the stage is taken for a part of it. `uid`: of the registry.
+    """
 
     check: Check
     subject: Subject
     stage: StageKey
     timeout: float
+    elapsed: float = 0.0
+    uid: str = ""
 
 
 class Finding(NamedTuple):
@@ -68,10 +75,32 @@ class Finding(NamedTuple):
     message: str = ""
 
 
+class Known(NamedTuple):
+    """What is known of a registry's consumers, from all serve replicas.
+
+    `consumers`: those that live, their ages as of now. `errors`: by replica, why it did not answer when all were
+    asked last; unless it is empty there may be more consumers. `age`: seconds since then.
+    """
+
+    consumers: tuple[Report, ...]
+    errors: Mapping[str, str]
+    age: float
+
+
+class Reports(Protocol):
+    """Who knows the consumers."""
+
+    async def known(self, namespace: str, registry: str, uid: str) -> Known:
+        """The consumers of one registry; waits until all replicas have been asked for the first time."""
+        ...
+
+
 class Means(NamedTuple):
-    """What probers ask with. A kind that needs more (the cluster, the consumers) adds a field."""
+    """What probers ask with. A kind that needs more (the cluster) adds a field."""
 
     outbound: Outbound
+    reports: Reports | None = None
+    """None: this program knows of no replicas."""
 
 
 Prober = Callable[[Question, Means], Awaitable[Finding]]

@@ -10,13 +10,14 @@ check before anything goes on, and a delay at random would delay rollbacks too. 
 is stored before the check is probed again: its task waits until `saved` has acknowledged it. A
 new stage is probed at once instead of after the rest of the interval, for its weight is served
 from now on, and nothing that was asked before says anything about it; a probe that is under way
-is let finish, since a Fail of it counts.
+is let finish, since a Fail of it counts. News (`news`) make a check due at once too, but never one
+that fails already: failureLimit counts failures at intervals.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -45,6 +46,8 @@ class _Watched:
     plan: CheckPlan
     subject: Subject
     stage: StageKey
+    began: float
+    """Monotonic time at which the stage began, or somewhat later."""
     first: float
     """Monotonic time before which it is not probed."""
     unsaved: Unsaved = field(default_factory=Unsaved)
@@ -53,8 +56,10 @@ class _Watched:
     passed: StageKey | None = None
     """The latest stage that has a Pass."""
     verdict: Verdict | None = None
+    early: bool = False
+    """There are news: not to wait for the rest of the interval."""
     woken: asyncio.Event = field(default_factory=asyncio.Event)
-    """The stage changed, or something was saved."""
+    """The stage changed, something was saved, or there are news."""
     task: asyncio.Task[None] | None = None
 
     def due(self, now: float) -> float:
@@ -62,7 +67,7 @@ class _Watched:
         if self.asked is None:
             return self.first
         stage, started = self.asked
-        return started + self.plan.interval if stage == self.stage else now
+        return started + self.plan.interval if stage == self.stage and not self.early else now
 
 
 class Runner:
@@ -105,25 +110,30 @@ class Runner:
         subject: Subject,
         stage: StageKey,
         started: float,
+        elapsed: float = 0.0,
     ) -> None:
         """Make these checks of a candidate, and no others; the same again does nothing.
 
         New checks start, edited ones start anew, gone ones stop, and a new `stage` makes earlier
         passes not count. `started`: seconds since the candidate started, which count for
-        initialDelay. After `close` nothing starts: who is no leader any more does not probe.
+        initialDelay; `elapsed`: seconds that the stage has run, of which the greatest is believed.
+        After `close` nothing starts: who is no leader any more does not probe.
         """
         if self._closed:
             return
         had = self._rollouts.get(key, {})
         now = self._clock.monotonic()
+        # Time stands still in a status that is paused; whoever has seen the stage begin knows better.
+        began = min([now - elapsed, *(each.began for each in had.values() if each.stage == stage)])
         watched: dict[str, _Watched] = {}
         for check in checks:
             same = had.get(check.name)
             if same is None or same.plan.hash != check.hash:
                 first = now + max(0.0, check.initial_delay - started)
-                watched[check.name] = _Watched(check, subject, stage, first)
+                watched[check.name] = _Watched(check, subject, stage, began, first)
                 continue
             same.subject = subject
+            same.began = began
             if same.stage != stage:
                 same.stage = stage
                 same.unsaved.forget_passes()
@@ -157,6 +167,16 @@ class Runner:
                 watched[name].unsaved.saved(number)
                 watched[name].woken.set()
 
+    def news(self, kind: str, registries: Collection[tuple[str, str]]) -> None:
+        """What checks of that kind ask has changed for these (namespace, name): make them now."""
+        for key, rollout in self._rollouts.items():
+            if (key.namespace, key.registry) not in registries:
+                continue
+            for watched in rollout.values():
+                if kind_of(watched.plan.spec) == kind and watched.verdict not in URGENT:
+                    watched.early = True
+                    watched.woken.set()
+
     async def close(self) -> None:
         """End everything, for good."""
         self._closed = True
@@ -169,7 +189,7 @@ class Runner:
     async def _loop(self, key: RolloutKey, watched: _Watched) -> None:
         while True:
             await self._until_due(watched)
-            stage = watched.stage
+            stage, watched.early = watched.stage, False
             watched.asked = stage, self._clock.monotonic()
             finding = await self._ask(key, watched, stage)
             probe = Probe(finding.verdict, finding.value, finding.message, timestamp(self._clock.wall()))
@@ -198,7 +218,8 @@ class Runner:
         try:
             kind = self._kinds[kind_of(check)]
             seconds = kind.timeout(check)
-            question = Question(check, watched.subject, stage, seconds)
+            elapsed = self._clock.monotonic() - watched.began
+            question = Question(check, watched.subject, stage, seconds, elapsed, key.uid)
             task = self._start(_awaited(kind.probe(question, self._means)), f"probe {check.name}")
             if not await self._either(task, seconds + _GRACE):
                 return Finding(Verdict.ERROR, "", f"the probe did not end within {seconds:g} s")
@@ -251,6 +272,7 @@ def _take(watched: _Watched, probe: Probe, stage: StageKey) -> bool:
     if counts_as in URGENT:
         watched.unsaved.add(probe, counts_as)
         watched.verdict = counts_as
+        watched.early = False
         return True
     if stage != watched.stage:
         return False  # asked before the present stage began: says nothing about it

@@ -135,6 +135,12 @@ def decode_registry(raw: bytes | msgspec.Raw) -> RegistryObject:
     return RegistryObject(_meta(wire.metadata), bytes(wire.spec), bytes(wire.status))
 
 
+def decode_served(raw: bytes | msgspec.Raw) -> RegistryObject:
+    """Decode a ConfigRegistry for a replica that only serves: without its spec, which is half of its size."""
+    wire = _decode(_REGISTRY, _WireRegistry, raw)
+    return RegistryObject(_meta(wire.metadata), b"{}", bytes(wire.status))
+
+
 def decode_revision(raw: bytes | msgspec.Raw) -> RevisionObject:
     """Decode a ControllerRevision, whole or as PartialObjectMetadata."""
     wire = _decode(_REVISION, _WireRevision, raw)

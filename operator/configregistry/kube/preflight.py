@@ -27,10 +27,13 @@ from configregistry.kube.failures import (
 from configregistry.kube.paths import (
     ACCESS_REVIEWS,
     CONFIGMAPS,
+    ENDPOINT_SLICES,
     EVENTS,
     LEASES,
     REGISTRIES,
     REVISIONS,
+    SUBJECT_ACCESS_REVIEWS,
+    TOKEN_REVIEWS,
     Resource,
 )
 from configregistry.model.names import GROUP, VERSION
@@ -59,6 +62,8 @@ SERVE_NEEDS: Final = (
     *_needs(REVISIONS, "get", "list", "watch"),
 )
 """What a replica that only serves needs."""
+REVIEW_NEEDS: Final = (*_needs(TOKEN_REVIEWS, "create"), *_needs(SUBJECT_ACCESS_REVIEWS, "create"))
+"""What a replica needs besides, in the whole cluster, to know who asks."""
 CONTROLLER_NEEDS: Final = (
     *SERVE_NEEDS,
     *_needs(REGISTRIES, "update", subresource="status"),
@@ -69,6 +74,8 @@ CONTROLLER_NEEDS: Final = (
 """What the controller needs in each namespace; its Lease is asked for where that is."""
 LEASE_NEEDS: Final = _needs(LEASES, "get", "create", "update")
 """What an election needs in the namespace of its Lease."""
+ENDPOINT_NEEDS: Final = _needs(ENDPOINT_SLICES, "list")
+"""What finding the replicas needs in the namespace of their Service."""
 
 
 class _Review(msgspec.Struct, frozen=True):

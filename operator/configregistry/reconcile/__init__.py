@@ -1,11 +1,14 @@
 """From a queued name to an accepted status: gather -> decide -> act, one registry at a time.
 
 `gather` does all the reading, `rollout.decide` all the deciding, `act` all the writing; `reconciler`
-calls the three in this order and nothing else does. `controller` wires them.
+calls the three in this order and nothing else does. `controller` wires them. Beside them `collector` asks all
+serve replicas for their consumers (`replicas` says how), for checks and for pruning.
 """
 
 from __future__ import annotations
 
+from configregistry.reconcile.collector import Collector
 from configregistry.reconcile.controller import Controller
+from configregistry.reconcile.replicas import InProcess, OverHttp, Replicas, at_addresses, of_service
 
-__all__ = ["Controller"]
+__all__ = ["Collector", "Controller", "InProcess", "OverHttp", "Replicas", "at_addresses", "of_service"]

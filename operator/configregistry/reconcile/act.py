@@ -6,8 +6,9 @@ comes after it (events, marks, pruning) may be lost without harm, and none of it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from functools import partial
 
 import structlog
 
@@ -22,17 +23,21 @@ from configregistry.reconcile.memory import Attempt, Recorded
 from configregistry.rollout.observation import Decision, Note
 from configregistry.telemetry.metrics import Metrics
 
+Reported = Callable[[str, str, str], Collection[int] | None]
+"""The versions that consumers of a registry (namespace, name, UID) run with; None while nobody can say."""
+
 _log = structlog.get_logger(__name__)
 
 
 class Actor:
     """Carries out decisions."""
 
-    def __init__(self, cluster: Cluster, runner: Runner, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, cluster: Cluster, runner: Runner, clock: Clock, metrics: Metrics, reported: Reported) -> None:
         self._cluster = cluster
         self._runner = runner
         self._clock = clock
         self._metrics = metrics
+        self._reported = reported
 
     async def record(self, gathered: Gathered) -> None:
         """Make the content a version; it is named in status by the next decision only."""
@@ -74,12 +79,12 @@ class Actor:
     async def tidy(self, gathered: Gathered) -> bool:
         """Make versions again that are needed, copy verdicts, prune: after a calm decision.
 
-        Gives whether all of it was done; what fails holds nothing up, and is tried again later.
+        Gives whether all of it was done; what was not holds nothing up, and is tried again later.
         """
         done = True
         for step in (self._restore, self._mark, self._prune):
             try:
-                await step(gathered)
+                done = await step(gathered) and done
             except ApiError as error:
                 done = False
                 _log.warning("versions could not be tidied", **_who(gathered), error=str(error))
@@ -109,7 +114,7 @@ class Actor:
             if revision is not None and number < before.last_version:
                 await self._cluster.claim(revision)
 
-    async def _restore(self, gathered: Gathered) -> None:
+    async def _restore(self, gathered: Gathered) -> bool:
         """Make versions again that status names and a hand deleted, from the copies that are held."""
         memory, status = gathered.memory, gathered.status
         named = {part.version for part in (status.stable, status.canary, status.previous) if part}
@@ -120,20 +125,24 @@ class Actor:
                 continue
             await self._cluster.restore(gathered.object.meta, held)
             _log.warning("a version that is in use was deleted, and made again", **_who(gathered), version=number)
+        return True
 
-    async def _mark(self, gathered: Gathered) -> None:
+    async def _mark(self, gathered: Gathered) -> bool:
         with suppress(NotFound):  # deleted meanwhile; that change comes by itself
             await self._cluster.mark(gathered.status, gathered.revisions)
+        return True
 
-    async def _prune(self, gathered: Gathered) -> None:
+    async def _prune(self, gathered: Gathered) -> bool:
         if gathered.spec is None:
-            return
+            return True
         limit, pinned = gathered.spec.revision_history_limit, gathered.spec.pinned_version
         meta, now = gathered.object.meta, gathered.observation.now
-        pruned = await self._cluster.prune(meta, gathered.status, gathered.revisions, limit, pinned, now)
+        reported = partial(self._reported, meta.namespace, meta.name, meta.uid)
+        pruned = await self._cluster.prune(meta, gathered.status, gathered.revisions, limit, pinned, now, reported)
         if pruned:
             told = f"versions {', '.join(map(str, pruned))} deleted: revisionHistoryLimit is {limit}"
             self._cluster.tell(meta, (Note("Normal", "VersionPruned", told),))
+        return pruned is not None
 
 
 def _stage(status: Status) -> StageKey | None:

@@ -5,7 +5,7 @@ The one adapter between reconcile and kube. It must never decide anything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 
 from configregistry.kube import payload, revisions, status
@@ -132,12 +132,24 @@ class Cluster:
         limit: int,
         pinned: int | None,
         now: datetime,
-    ) -> list[int]:
-        """Delete what is too old; gives the numbers."""
+        reported: Callable[[], Collection[int] | None],
+    ) -> list[int] | None:
+        """Delete what is too old; gives the numbers.
+
+        `reported` gives the versions that consumers run with, None while nobody can say. Gives None where
+        something is too old and may not go yet, for one of these reasons.
+        """
+
         # Memory says whether there may be something to do; `prune` asks the API server what there is.
-        if not prunable(list(versions.values()), known, limit, pinned, (), now):
+        def old(kept: Collection[int]) -> list[RevisionObject]:
+            return prunable(list(versions.values()), known, limit, pinned, kept, now)
+
+        if not old(()):
             return []
-        return await revisions.prune(self._api, owner)
+        in_use = reported()
+        if in_use is None or not old(in_use):
+            return None
+        return await revisions.prune(self._api, owner, reported=in_use)
 
     def tell(self, owner: Meta, notes: tuple[Note, ...]) -> None:
         """Queue events."""

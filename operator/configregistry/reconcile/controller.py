@@ -9,8 +9,9 @@ from configregistry.health import RolloutKey, Runner
 from configregistry.kube.client import Api
 from configregistry.kube.events import Recorder
 from configregistry.kube.objects import MetaObject, RegistryObject
-from configregistry.reconcile.act import Actor
+from configregistry.reconcile.act import Actor, Reported
 from configregistry.reconcile.cluster import Cluster, VersionIndex
+from configregistry.reconcile.collector import Collector
 from configregistry.reconcile.gather import Gatherer
 from configregistry.reconcile.memory import Key, Memories
 from configregistry.reconcile.queue import WorkQueue
@@ -28,7 +29,10 @@ MakeRunner = Callable[[Changed, Probed], Runner]
 
 
 class Controller:
-    """Decides about registries, from changes that its `triggers` are told of. `work` in some tasks at once."""
+    """Decides about registries, from changes that its `triggers` are told of. `work` in some tasks at once.
+
+    `collector` is what the runner asks about consumers; None where no replicas are known.
+    """
 
     def __init__(
         self,
@@ -40,6 +44,7 @@ class Controller:
         clock: Clock,
         metrics: Metrics,
         spread: Callable[[], float],
+        collector: Collector | None = None,
     ) -> None:
         queue: WorkQueue[Key] = WorkQueue(spread)
         self._queue = queue
@@ -53,7 +58,11 @@ class Controller:
         self.triggers = Triggers(queue, versions)
         sources = Sources(cluster.read_configmap)
         gatherer = Gatherer(cluster, sources, self._runner, clock, memories, self.triggers)
-        actor = Actor(cluster, self._runner, clock, metrics)
+        # Without replicas nobody runs with anything; a collector that has not asked them yet knows of that.
+        reported: Reported = collector.reported if collector else lambda *_: ()
+        actor = Actor(cluster, self._runner, clock, metrics, reported)
+        if collector is not None:
+            collector.subscribe(lambda registries: self._runner.news("consumers", registries))
         self._reconciler = Reconciler(queue, gatherer, actor, self._runner, memories, self.triggers, clock, metrics)
 
     @property

@@ -24,6 +24,7 @@ from configregistry.reconcile.memory import Key, Memories, Memory, Recorded
 from configregistry.reconcile.sources import Sources, Unreadable, examine_checks, refuse_unsupported, sources_of
 from configregistry.reconcile.triggers import Triggers
 from configregistry.rollout.commands import commands_of
+from configregistry.rollout.gates import stored_elapsed
 from configregistry.rollout.intent import Wish, intent_of
 from configregistry.rollout.observation import CheckReport, Observation, Problem, VersionInfo
 from configregistry.rollout.plan import Plan, plan_of
@@ -259,7 +260,10 @@ class Gatherer:
         subject = Subject(rollout.namespace, rollout.registry, canary.version, canary.hash, stable)
         started = parse_timestamp(canary.started_at)
         since = (self._clock.wall() - started).total_seconds() if started else 0.0
-        self._runner.watch(rollout, plan.checks, subject, StageKey.of(canary), max(0.0, since))
+        # `promote` ends a wait by setting elapsed: such a time is not one that has passed.
+        saved = self._clock.monotonic() - memory.saved_at if memory.saved_at is not None else 0.0
+        elapsed = 0.0 if canary.promoted else stored_elapsed(canary) + saved
+        self._runner.watch(rollout, plan.checks, subject, StageKey.of(canary), max(0.0, since), elapsed)
         return self._runner.report(rollout)
 
     async def _waiting_for(self, key: Key, spec: Spec) -> tuple[str, ...]:

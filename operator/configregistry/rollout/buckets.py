@@ -74,8 +74,13 @@ def gets_candidate(candidate: Candidate, target: str | None, attributes: Attribu
     weight = candidate.weight
     if weight >= 100:  # noqa: PLR2004 - percent
         return True
-    if any(attributes.get(rule.attribute) in rule.values for rule in candidate.match):
+    if matches(candidate, attributes):
         return True
     if not target or weight <= 0:
         return False
     return bucket(candidate.seed, target) < weight * PER_PERCENT
+
+
+def matches(candidate: Candidate, attributes: Attributes) -> bool:
+    """Tell whether one of the candidate's rules names this consumer."""
+    return any(attributes.get(rule.attribute) in rule.values for rule in candidate.match)

@@ -10,7 +10,8 @@
     …both synced…
     hydrator.begin()                # not earlier: only then does absence mean anything
     hydrator.ready                  # latched; hydrator.waits() says what for, else None
-    app = ReadApp(Routes(hydrator), metrics, staleness)             # staleness() -> seconds
+    service = Service(hydrator)     # the rooms: reads, watch, consumers, OFREP, …
+    app = App(service.routes, metrics, staleness)                   # staleness() -> seconds
     server = await serve_http(app, host, 8080)                      # await server.stop() drains
     probes = Probes(metrics, {"hydrate": hydrator.waits}, host=…, port=8081)
     await probes.start(); probes.drain(); await probes.stop()
@@ -20,11 +21,16 @@
 | --- | --- |
 | responses | Request, Response, Answer (encoded once, ETag), Problem (RFC 9457): plain values |
 | params | target, attributes, `?version=`, flags; everything unknown is refused |
-| reads | variant, fallback chain, bodies; `Source` is what it reads from |
+| view | what one consumer gets: variant, fallback chain; `Source` is what it reads from |
+| reads | one key, a registry, the list of a namespace |
+| ranges, versions | keys in order by pages of one snapshot; history, one version, what differs between two |
+| waits | requests that are held: until an answer changes, until a revision is here |
+| compress | content codings: which a client takes, bytes packed |
 | encoded | the cache of answers, held weakly by the registries they are of |
-| routes | the tables: path -> handler |
-| app | what holds for each answer: counted, stale, 500 |
-| rsgi | the only place that knows Granian |
+| routes | the table: method and path -> handler, and what a client must be allowed to do |
+| service | the rooms, put together |
+| app | what holds for each request: allowed, counted, stale, 500 |
+| wire | HTTP over sockets: the server |
 | wanted, gather, contents | a status read; content found and checked; pure |
 | hydrate, follow | which registry has work, publication; the event loop and GETs by name |
 | probes | /livez /readyz /metrics on a port of their own |
@@ -33,21 +39,21 @@ It must never import what decides or writes (reconcile, handlers), and never lea
 a read.
 """
 
-from configregistry.serve.app import STALE_AFTER, ReadApp
+from configregistry.serve.app import STALE_AFTER, App
 from configregistry.serve.follow import Loop
 from configregistry.serve.hydrate import Hydrator
 from configregistry.serve.probes import Probes
-from configregistry.serve.routes import Routes
-from configregistry.serve.rsgi import HttpServer, HttpServerFailed, serve_http
+from configregistry.serve.service import Service
+from configregistry.serve.wire import HttpServer, HttpServerFailed, serve_http
 
 __all__ = [
     "STALE_AFTER",
+    "App",
     "HttpServer",
     "HttpServerFailed",
     "Hydrator",
     "Loop",
     "Probes",
-    "ReadApp",
-    "Routes",
+    "Service",
     "serve_http",
 ]

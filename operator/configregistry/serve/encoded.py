@@ -20,7 +20,7 @@ from configregistry.state import Namespace, Registry
 MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_LISTS: Final = 64
 _OVERHEAD: Final = 1024
-"""What one answer costs beside its body: headers, ETag, keys."""
+"""What one answer costs beside its bytes: headers, ETag, keys."""
 
 
 class Entries:
@@ -35,7 +35,7 @@ class Entries:
 
     def keep(self, key: Hashable, answer: Answer) -> Answer:
         """Remember an answer for as long as the registry is there and there is room."""
-        size = len(answer.body) + _OVERHEAD
+        size = answer.size + _OVERHEAD
         if self._cache.room(size):
             self.answers[key] = answer
             self.size += size

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import islice
 from typing import Final
 
@@ -27,7 +27,7 @@ import structlog
 
 from configregistry.clock import Clock
 from configregistry.kube.objects import Key, RegistryObject, RevisionObject
-from configregistry.serve.contents import History, open_content
+from configregistry.serve.contents import History, Recorded, named_by, open_content
 from configregistry.serve.gather import Pending, gather, pruned, without_dropped
 from configregistry.serve.wanted import Unreadable, Wanted, read_status
 from configregistry.state import Registry, Snapshot, Store, Version
@@ -35,6 +35,9 @@ from configregistry.telemetry.metrics import Metrics, Shown
 
 Ask = Callable[[Key, str, int], None]
 """Called with a registry's key, its uid and a version: somebody shall GET it by name."""
+
+Published = Callable[[Snapshot, Snapshot, Collection[Key]], None]
+"""Called with the state before, the state now, and the registries that differ."""
 
 COMPONENT: Final = "serve"
 SLICE: Final = 0.005
@@ -70,6 +73,7 @@ class Hydrator:
         self._failures = 0
         self._awaited: set[Key] | None = None
         self._history = History(revisions)
+        self._listeners: list[Published] = []
 
     # What reads are answered from.
 
@@ -100,6 +104,14 @@ class Hydrator:
         """Give a recorded version, decoded for the occasion if need be."""
         return self._history.get(namespace, registry, number)
 
+    def recorded(self, namespace: str, registry: Registry) -> list[Recorded]:
+        """Give all versions that there are of a registry, the newest number first."""
+        return self._history.recorded(namespace, registry)
+
+    def subscribe(self, told: Published) -> None:
+        """Tell of each publication from now on, right behind it."""
+        self._listeners.append(told)
+
     # What happens.
 
     def begin(self) -> None:
@@ -116,8 +128,9 @@ class Hydrator:
     def revision_changed(self, key: Key, _old: object = None, _new: object = None) -> None:
         """Note that a ControllerRevision came or went: `<registry>-<number>`."""
         namespace, name = key
-        registry, dash, number = name.rpartition("-")
-        if dash and number.isdigit():
+        registry, number = named_by(name)
+        if number:
+            self._history.noted(namespace, registry, number)
             self._mark((namespace, registry))
 
     def answered(self, key: Key, uid: str, number: int, found: RevisionObject | None) -> None:
@@ -168,8 +181,9 @@ class Hydrator:
                 changes[key] = new
         if changes:
             self._metrics.stage(COMPONENT, "switching")
-            self.store.publish(before, changes)
+            now = self.store.publish(before, changes)
             self._metrics.switched(COMPONENT, time.perf_counter() - started)
+            self._tell(before, now, changes)
         self._metrics.stage(COMPONENT, "success" if failures == self._failures else "failed")
         for key, since in turned.items():
             if key in changes:
@@ -289,6 +303,14 @@ class Hydrator:
         self._metrics.show(*key, shown)
         if before is None or (before.uid, before.revision) != (now.uid, now.revision):
             self._metrics.loaded(*key, self._clock.monotonic() - since)
+
+    def _tell(self, before: Snapshot, now: Snapshot, changed: Collection[Key]) -> None:
+        """Tell the listeners; a defect of one is not another's, and is no reason to stop following."""
+        for told in self._listeners:
+            try:
+                told(before, now, changed)
+            except Exception:  # noqa: BLE001 - see above
+                _log.exception("a listener failed at a publication")
 
     def _failed(self, reason: str) -> None:
         self._failures += 1

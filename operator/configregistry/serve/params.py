@@ -6,7 +6,7 @@ Everything unknown, repeated or unreadable is refused with the parameter's name:
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final, Literal
 from urllib.parse import unquote_plus
 
@@ -29,11 +29,12 @@ _MAX_NUMBER: Final = 2**31
 class Params:
     """The query of one request, and the headers that say the same; the query wins."""
 
-    __slots__ = ("_query", "_request")
+    __slots__ = ("_query", "_repeated", "_request")
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, *, repeated: Collection[str] = ()) -> None:
         self._request = request
-        self._query: dict[str, str] = _parse(request.query) if request.query else {}
+        self._repeated: dict[str, list[str]] = {name: [] for name in repeated}
+        self._query: dict[str, str] = _parse(request.query, self._repeated) if request.query else {}
 
     def allow(self, names: Collection[str]) -> None:
         """Refuse every parameter but these, `target` and `attr.NAME`."""
@@ -60,15 +61,28 @@ class Params:
     def version(self) -> Selector | None:
         """The version that is asked for explicitly."""
         text = self._query.get("version")
+        return None if text is None else read_selector(text)
+
+    def text(self, name: str, longest: int) -> str | None:
+        """Give a parameter as it stands, of at most so many characters."""
+        text = self._query.get(name)
+        if text is not None and len(text) > longest:
+            raise bad_parameter(name, f"expected at most {longest} characters")
+        return text
+
+    def every(self, name: str) -> list[str]:
+        """Give all values of a parameter that may be repeated, in order."""
+        return self._repeated[name]
+
+    def number(self, name: str, default: int, highest: int) -> int:
+        """Give a whole number from 1 on."""
+        text = self._query.get(name)
         if text is None:
-            return None
-        if text in ("stable", "canary"):
-            return "stable" if text == "stable" else "canary"
-        if text.isascii() and text.isdigit() and len(text) <= len(str(_MAX_NUMBER)):
-            number = int(text)
-            if 0 < number < _MAX_NUMBER:
-                return number
-        raise bad_parameter("version", "expected stable, canary or a version's number")
+            return default
+        number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(highest)) else 0
+        if not 0 < number <= highest:
+            raise bad_parameter(name, f"expected a whole number from 1 to {highest}")
+        return number
 
     def flag(self, name: str) -> bool:
         """Give a parameter that is either there or not; `=false` and `=0` are not."""
@@ -80,7 +94,18 @@ class Params:
         raise bad_parameter(name, "expected no value, true or false")
 
 
-def _parse(query: str) -> dict[str, str]:
+def read_selector(text: str) -> Selector:
+    """Read which version is meant. Raises `Problem`."""
+    if text in ("stable", "canary"):
+        return "stable" if text == "stable" else "canary"
+    if text.isascii() and text.isdigit() and len(text) <= len(str(_MAX_NUMBER)):
+        number = int(text)
+        if 0 < number < _MAX_NUMBER:
+            return number
+    raise bad_parameter("version", "expected stable, canary or a version's number")
+
+
+def _parse(query: str, repeated: Mapping[str, list[str]]) -> dict[str, str]:
     values: dict[str, str] = {}
     for part in query.split("&"):
         if not part:
@@ -90,6 +115,9 @@ def _parse(query: str) -> dict[str, str]:
             name, value = _decode(name), _decode(value)
         except UnicodeDecodeError:
             raise bad_parameter(name, "expected percent-encoded UTF-8") from None
+        if name in repeated:
+            repeated[name].append(value)
+            continue
         if name in values:
             raise bad_parameter(name, "given more than once")
         values[name] = value

@@ -1,32 +1,22 @@
-"""Which path is answered by what. Pure: a request and the published state in, a response out.
+"""Which path is answered by what: a table of routes, found by the places in a path.
 
-A route is a handler in a table, found by the place in the path; what comes later (history, watches,
-consumers, OFREP) adds lines to the tables and changes nothing else.
+A room of `serve` (reads, watch, consumers, …) gives its routes; nothing else knows all of them.
+Each says what a client must be allowed to do, so that no route can be added without saying it.
 
-Nothing here may wait, and nothing may look at a second snapshot within one request.
+Nothing here may wait, and nothing may know what a route does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from types import MappingProxyType
 from typing import Final, NamedTuple
 
-import msgspec
+from configregistry.serve.responses import Problem, Reply, Request, not_found
 
-from configregistry.serve.encoded import Cache
-from configregistry.serve.params import Params
-from configregistry.serve.reads import Reads, Source, not_synced
-from configregistry.serve.responses import Answer, Problem, Request, Response, not_found
-from configregistry.state import Namespace
-
-ALLOWED: Final = ("GET", "HEAD")
 MAX_KNOWN_PATHS: Final = 4096
 MAX_KNOWN_PATH: Final = 512
-_READ_PARAMS: Final = frozenset({"version"})
-_KEY_PARAMS: Final = frozenset({"version", "raw"})
-_NO_PARAMS: Final[frozenset[str]] = frozenset()
 
 
 class Place(NamedTuple):
@@ -34,118 +24,143 @@ class Place(NamedTuple):
 
     namespace: str
     name: str
-    rest: str
-    """What follows the registry's kind of route: a key, which may contain slashes."""
+    rest: tuple[str, ...]
+    """The pattern's other places in order; of `{key*}` all that follows, which may contain slashes."""
 
 
-Handler = Callable[["Routes", Request, Place], Answer]
+class Need(NamedTuple):
+    """What a client must be allowed to do: a verb on a virtual subresource of configregistries."""
+
+    verb: str
+    subresource: str
+    namespace: str
+    name: str
+    """Empty: all of the namespace."""
+
+
+Needs = Callable[[Request, Place], tuple[Need, ...]]
+Endpoint = Callable[[Request, Place], Reply | Awaitable[Reply]]
+
+
+def get_data(_: Request, place: Place) -> tuple[Need, ...]:
+    """Read one registry."""
+    return (Need("get", "data", place.namespace, place.name),)
+
+
+def list_data(_: Request, place: Place) -> tuple[Need, ...]:
+    """See what a namespace has."""
+    return (Need("list", "data", place.namespace, ""),)
+
+
+def nothing(_: Request, __: Place) -> tuple[Need, ...]:
+    """Need nothing: what this tells is public."""
+    return ()
+
+
+class Route(NamedTuple):
+    """One way to ask. GET routes answer HEAD as well.
+
+    A pattern's places are `{namespace}`, `{name}` and others, each one segment that is not empty;
+    `{key*}` at the end takes the rest of the path.
+    """
+
+    method: str
+    pattern: str
+    handle: Endpoint
+    """Raises `Problem` for an error that the client is told."""
+    needs: Needs
+    body_bytes: int = 0
+    """What a request may bring beyond what the server takes from anybody, once it is known who asks."""
+
+
+@dataclass(slots=True)
+class _Node:
+    """One segment of paths: what may follow, and what answers here."""
+
+    literal: dict[str, _Node] = field(default_factory=dict)
+    place: _Node | None = None
+    rest: _Node | None = None
+    routes: dict[str, Route] = field(default_factory=dict)
 
 
 class Routes:
-    """Answers requests from what `source` has published."""
+    """Finds the route of a request."""
 
-    def __init__(self, source: Source, cache: Cache | None = None) -> None:
-        self._source = source
-        self._cache = cache or Cache()
-        self._reads = Reads(source, self._cache)
-        self._found: dict[str, tuple[Handler, Place]] = {}
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.all = tuple(routes)
+        self._root = _Node()
+        self._found: dict[str, tuple[dict[str, Route], Place]] = {}
+        for route in self.all:
+            self._add(route)
 
-    def handle(self, request: Request) -> Response:
-        """Answer one request, errors included."""
-        try:
-            found = self._found.get(request.path)
-            if found is None:
-                found = self._find(request.path)
-            handler, place = found
-            if request.method not in ALLOWED:
-                raise _not_allowed(request.method)
-            return handler(self, request, place).to(request)
-        except Problem as problem:
-            return problem.to(request)
-
-    def _find(self, path: str) -> tuple[Handler, Place]:
-        """Take a path apart, once for each that is asked for often."""
-        found = _match(path)
+    def find(self, request: Request) -> tuple[Route, Place]:
+        """Give the route, or raise the `Problem` that there is none."""
+        found = self._found.get(request.path)
         if found is None:
+            found = self._find(request.path)
+        routes, place = found
+        route = routes.get(request.method)
+        if route is None:
+            raise _not_allowed(request.method, routes)
+        return route, place
+
+    def _find(self, path: str) -> tuple[dict[str, Route], Place]:
+        """Take a path apart, once for each that is asked for often."""
+        taken = _walk(self._root, path.split("/"))
+        if taken is None:
             raise not_found("NotFound", f"nothing is served at {path}")
+        node, values = taken
+        pattern = next(iter(node.routes.values())).pattern
+        named = dict(zip(_places(pattern), values, strict=True))
+        place = Place(named.pop("namespace", ""), named.pop("name", ""), tuple(named.values()))
+        found = node.routes, place
         if len(path) <= MAX_KNOWN_PATH:
             if len(self._found) >= MAX_KNOWN_PATHS:
                 self._found.clear()
             self._found[path] = found
         return found
 
-    def list(self, request: Request, place: Place) -> Answer:
-        """Give the registries of a namespace and what each gives."""
-        Params(request).allow(_NO_PARAMS)
-        at = self._source.snapshot()
-        registries = at.namespace(place.namespace)
-        if not self._source.ready:
-            raise not_synced()
-        if not registries:
-            detail = f"no registry in namespace {place.namespace!r}"
-            raise not_found("NamespaceNotFound", detail)
-        return self._cache.listing(place.namespace, registries) or self._cache.keep_listing(
-            place.namespace, registries, Answer(_list_body(place.namespace, registries), [])
-        )
-
-    def whole(self, request: Request, place: Place) -> Answer:
-        """Give a registry with all its data."""
-        params = Params(request)
-        if request.query:
-            params.allow(_READ_PARAMS)
-        return self._reads.whole(self._source.snapshot(), place.namespace, place.name, params)
-
-    def key(self, request: Request, place: Place) -> Answer:
-        """Give one key."""
-        params = Params(request)
-        if request.query:
-            params.allow(_KEY_PARAMS)
-        at = self._source.snapshot()
-        return self._reads.key(at, place.namespace, place.name, place.rest, params)
+    def _add(self, route: Route) -> None:
+        node = self._root
+        for segment in route.pattern.split("/"):
+            if segment.endswith("*}"):
+                node.rest = node.rest or _Node()
+                node = node.rest
+            elif segment.startswith("{"):
+                node.place = node.place or _Node()
+                node = node.place
+            else:
+                node = node.literal.setdefault(segment, _Node())
+        for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
+            if method in node.routes:
+                raise ValueError(f"{method} {route.pattern}: there are two of it")
+            node.routes[method] = route
 
 
-_OF_KIND: Final[Mapping[str, Handler]] = MappingProxyType({"keys": Routes.key})
-"""`…/registries/{name}/{kind}/{rest}`."""
+def _walk(root: _Node, segments: list[str]) -> tuple[_Node, list[str]] | None:
+    """Go down by literals, else by places, else by the rest."""
+    node, values = root, list[str]()
+    for index, segment in enumerate(segments):
+        following = node.literal.get(segment)
+        if following is None and segment and node.place is not None:
+            following = node.place
+            values.append(segment)
+        if following is None:
+            rest = "/".join(segments[index:])
+            return (node.rest, [*values, rest]) if node.rest is not None and rest else None
+        node = following
+    return (node, values) if node.routes else None
 
 
-def _match(path: str) -> tuple[Handler, Place] | None:
-    # ["", v1, namespaces, NS, registries, NAME, KIND, everything behind]
-    match path.split("/", 7):
-        case ["", "v1", "namespaces", namespace, "registries", name, kind, rest]:
-            if namespace and name and rest and kind in _OF_KIND:
-                return _OF_KIND[kind], Place(namespace, name, rest)
-        case ["", "v1", "namespaces", namespace, "registries", name]:
-            if namespace and name:
-                return Routes.whole, Place(namespace, name, "")
-        case ["", "v1", "namespaces", namespace, "registries"]:
-            if namespace:
-                return Routes.list, Place(namespace, "", "")
-    return None
+def _places(pattern: str) -> list[str]:
+    return [segment.strip("{*}") for segment in pattern.split("/") if segment.startswith("{")]
 
 
-def _not_allowed(method: str) -> Problem:
-    allowed = ", ".join(ALLOWED)
+def _not_allowed(method: str, routes: Iterable[str]) -> Problem:
+    allowed = ", ".join(sorted(routes))
     return Problem(
         HTTPStatus.METHOD_NOT_ALLOWED,
         "MethodNotAllowed",
         f"{method} is not possible here, only {allowed}",
         headers=[("allow", allowed)],
-    )
-
-
-def _list_body(namespace: str, registries: Namespace) -> bytes:
-    return msgspec.json.encode(
-        {
-            "namespace": namespace,
-            "registries": [
-                {
-                    "name": registry.name,
-                    "stable": registry.stable.number if registry.stable is not None else None,
-                    "canary": registry.canary.version.number if registry.canary else None,
-                    "weight": registry.canary.weight if registry.canary else None,
-                    "revision": registry.revision,
-                }
-                for _name, registry in sorted(registries.items())
-            ],
-        }
     )

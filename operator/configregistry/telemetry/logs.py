@@ -39,7 +39,7 @@ def configure(log_format: str = "auto", level: str = "info") -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # These tell each request or each event at INFO; what matters of it is in our own lines.
-    for noisy in ("aiohttp", "asyncio", "_granian", "granian"):
+    for noisy in ("aiohttp", "asyncio"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
     # It warns at each start that it is not in the main thread, which is on purpose.
     logging.getLogger("kopf").setLevel(logging.ERROR)

@@ -14,7 +14,8 @@ It must never know what a registry is (callers push plain values), and never blo
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections import Counter as Counts
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import Final, NamedTuple
 
@@ -26,6 +27,7 @@ from prometheus_client.registry import Collector
 LOAD_BUCKETS: Final = (0.01, 0.05, 0.1, 0.3, 0.5, 1.0, 2.0)
 READ_BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
 SWAP_BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
+WATCH_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 1.0, 5.0)
 WORK_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 STAGES: Final = {"loading": 1, "validating": 2, "switching": 3, "success": 4, "failed": -1}
@@ -148,6 +150,71 @@ class _Registries(Collector):
         )
 
 
+class _Deliveries(Collector):
+    """From a publication to its event being written, of all streams: observed for many of them at once."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(WATCH_BUCKETS) + 1)
+        self._total = 0.0
+
+    def observe(self, seconds: float, streams: int) -> None:
+        self._counts[bisect_left(WATCH_BUCKETS, seconds)] += streams
+        self._total += seconds * streams
+
+    def collect(self) -> Iterator[Metric]:
+        family = HistogramMetricFamily(
+            "configregistry_watch_delivery_seconds", "From a publication to its event being written to a stream"
+        )
+        bounds = [str(bound) for bound in WATCH_BUCKETS] + ["+Inf"]
+        family.add_metric((), list(zip(bounds, accumulate(self._counts), strict=True)), self._total)
+        yield family
+
+
+class _HotKeys(Collector):
+    """The few keys that are read most, asked for when somebody scrapes."""
+
+    def __init__(self, *, each: bool) -> None:
+        self._each = each
+        self.hottest: Callable[[], Iterable[tuple[str, str, str, float, float]]] = tuple
+
+    def collect(self) -> Iterator[Metric]:
+        hot = list(self.hottest())
+        yield GaugeMetricFamily("configregistry_hot_keys", "Keys over the sampling limit, as told", value=len(hot))
+        if self._each:
+            labels = ("namespace", "registry", "key")
+            rate = GaugeMetricFamily("configregistry_hot_key_rate", "Reads a second of a hot key", labels=labels)
+            slow = GaugeMetricFamily(
+                "configregistry_hot_key_slow_ratio", "Share of its answers that took too long", labels=labels
+            )
+            for *place, reads, share in hot:
+                rate.add_metric([str(each) for each in place], reads)
+                slow.add_metric([str(each) for each in place], share)
+            yield from (rate, slow)
+
+
+class _Consumers(Collector):
+    """Live consumers by what they observed, asked for when somebody scrapes."""
+
+    def __init__(self, *, each: bool) -> None:
+        self._each = each
+        self.counts: Callable[[], Iterable[tuple[str, str, int, str, int]]] = tuple
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "configregistry_consumers",
+            "Live consumers whose last heartbeat this replica got: sum over replicas",
+            labels=("namespace", "registry", "version", "status"),
+        )
+        # Without series for each registry a version's number says nothing, so it is left out as well.
+        sums: Counts[tuple[str, str, str, str]] = Counts()
+        for namespace, name, version, status, number in self.counts():
+            shown = str(version) if version else ""
+            sums[(namespace, name, shown, status) if self._each else ("", "", "", status)] += number
+        for labels, number in sums.items():
+            family.add_metric(labels, number)
+        yield family
+
+
 class _Reloads(Collector):
     """`hot_reload_status`: each component is in one stage; all stages are told."""
 
@@ -186,6 +253,10 @@ class Metrics:
         self._reloads = _Reloads()
         registry.register(self._registries)
         registry.register(self._reloads)
+        self._consumers = _Consumers(each=per_registry)
+        registry.register(self._consumers)
+        self._deliveries = _Deliveries()
+        registry.register(self._deliveries)
         ProcessCollector(registry=registry)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -204,6 +275,14 @@ class Metrics:
             "configregistry_drift_repairs_total",
             "States that another hand changed, and that were put back",
         )
+        self.exchange_errors = counter(
+            "configregistry_replica_exchange_errors_total", "Replicas that did not tell the leader of their consumers"
+        )
+        self.exchange_duration = histogram(
+            "configregistry_replica_exchange_duration_seconds",
+            "Of asking all replicas for their consumers",
+            WORK_BUCKETS,
+        )
         self.queue_depth = Gauge("configregistry_queue_depth", "Names that wait to be reconciled", registry=registry)
         self.switch_errors = counter(
             "hot_reload_switch_errors_total",
@@ -217,19 +296,50 @@ class Metrics:
         self.stale_reads = counter(
             "configregistry_stale_reads_total", "Reads answered while cut off from the API server"
         )
+        self._hot_keys = _HotKeys(each=per_registry)
+        registry.register(self._hot_keys)
+        self.shed_reads = counter("configregistry_hot_key_shed_total", "Reads of hot keys answered with 429")
+        self.reviews = counter(
+            "configregistry_reviews_total", "TokenReviews and SubjectAccessReviews made", "review", "result"
+        )
+        self._connections = Gauge("configregistry_connections", "Open connections of clients", registry=registry)
+        self._refused = counter("configregistry_connections_refused_total", "Connections over a limit", "reason")
+        self._watchers = Gauge("configregistry_watchers", "Open streams", registry=registry)
+        self._cut_off = counter("configregistry_watch_cut_off_total", "Streams ended before their time", "reason")
         self._reads = counter("configregistry_reads_total", "Requests answered", "code")
         self._by_code: dict[int, Counter] = {}
         self._read_duration = histogram(
             "configregistry_read_duration_seconds", "Of one request in this process", READ_BUCKETS
         )
 
-    def read(self, code: int, seconds: float) -> None:
-        """Count one answered request. The hot path's only metrics call."""
+    def read(self, code: int, seconds: float | None) -> None:
+        """Count one answered request; None: it was held. The hot path's only metrics call."""
         reads = self._by_code.get(code)
         if reads is None:
             reads = self._by_code[code] = self._reads.labels(str(code))
         reads.inc()
-        self._read_duration.observe(seconds)
+        if seconds is not None:
+            self._read_duration.observe(seconds)
+
+    def connected(self, change: int) -> None:
+        """Tell that there is one connection more (1) or less (-1)."""
+        self._connections.inc(change)
+
+    def connection_refused(self, reason: str) -> None:
+        """Count a connection that was over a limit: `connections` or `peer`."""
+        self._refused.labels(reason).inc()
+
+    def watching(self, change: int) -> None:
+        """Tell that there is one stream more (1) or less (-1)."""
+        self._watchers.inc(change)
+
+    def delivered(self, seconds: float, streams: int) -> None:
+        """Observe that so many streams were written an event, so long after its publication."""
+        self._deliveries.observe(seconds, streams)
+
+    def cut_off(self, reason: str) -> None:
+        """Count a stream that was ended: `slow-reader`, or `defect` (which is logged)."""
+        self._cut_off.labels(reason).inc()
 
     def show(self, namespace: str, name: str, shown: Shown) -> None:
         """Tell what a registry gives at present."""
@@ -246,6 +356,20 @@ class Metrics:
     def forget(self, namespace: str, name: str) -> None:
         """Drop every series of a deleted registry."""
         self._registries.forget((namespace, name))
+
+    def watch_hot_keys(self, hottest: Callable[[], Iterable[tuple[str, str, str, float, float]]]) -> None:
+        """Ask for hot keys at each scrape: namespace, registry, key, reads a second, share of slow answers.
+
+        Called in any thread.
+        """
+        self._hot_keys.hottest = hottest
+
+    def count_consumers(self, counts: Callable[[], Iterable[tuple[str, str, int, str, int]]]) -> None:
+        """Ask for the live consumers at each scrape: namespace, registry, observed version (0: none), status, how many.
+
+        Called in any thread.
+        """
+        self._consumers.counts = counts
 
     def stage(self, component: str, stage: str) -> None:
         """Tell where a component is in its reload; one of `STAGES`."""

@@ -1,0 +1,172 @@
+"""The half that decides: changes -> queue -> gather -> decide -> act, and kopf, which names what changed.
+
+It must never publish anything to readers: they follow what it wrote, as every replica does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import random
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+import structlog
+
+from configregistry.app.following import Following
+from configregistry.clock import Clock
+from configregistry.handlers.settings import login_with
+from configregistry.handlers.thread import KopfThread
+from configregistry.health import Means, Outbound, Runner
+from configregistry.kube.client import Api
+from configregistry.kube.credentials import ca_file, token_file
+from configregistry.kube.events import Recorder
+from configregistry.model.reports import Exchange, ReplicaReports
+from configregistry.reconcile import (
+    Collector,
+    Controller,
+    InProcess,
+    OverHttp,
+    Replicas,
+    at_addresses,
+    of_service,
+)
+from configregistry.settings import Settings
+from configregistry.telemetry.metrics import Metrics
+
+_log = structlog.get_logger(__name__)
+
+Local = Callable[[Exchange], ReplicaReports]
+"""Takes the merged list, and states what was heard in this process."""
+
+WORKED_OFF: Final = 30.0
+"""Seconds that the start waits at most for what was listed to be reconciled."""
+DRAIN: Final = 1.0
+"""Seconds that events have at the end to be sent."""
+
+
+class Deciding:
+    """Wired from what is followed; runs its parts until they are cancelled."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        api: Api,
+        following: Following,
+        clock: Clock,
+        metrics: Metrics,
+        local: Local | None = None,
+    ) -> None:
+        """`local`: what the serving half of this process states, which then is the only replica there is."""
+        self._settings = settings
+        self._replicas = _replicas(settings, api, local)
+        self._collector = Collector(self._replicas, clock, metrics) if self._replicas is not None else None
+        self._following = following
+        self._recorder = Recorder(api, instance=platform.node())
+        self._outbound = Outbound(allow_local=not settings.in_cluster)
+        self._controller = Controller(
+            api,
+            following.registries.store,
+            following.configmaps.store,
+            self._recorder,
+            lambda changed, probed: Runner(Means(self._outbound, self._collector), clock, changed, probed=probed),
+            clock,
+            metrics,
+            spread=lambda: random.uniform(0.8, 1.2),  # noqa: S311
+            collector=self._collector,
+        )
+        triggers = self._controller.triggers
+        following.registries.subscribe(triggers.registry_changed)
+        following.revisions.subscribe(triggers.revision_changed)
+        following.configmaps.subscribe(triggers.configmap_changed)
+        self._kopf: KopfThread | None = None
+
+    @property
+    def ready(self) -> Mapping[str, Callable[[], str | None]]:
+        """What readiness waits for beside the lists."""
+        return {}
+
+    async def open(self) -> None:
+        """Make kopf's thread, to be started late."""
+        self._kopf = KopfThread(
+            login_with(self._settings.kubeconfig, self._settings.context), self._settings.namespaces, self._enqueue()
+        )
+
+    def parts(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs until the end."""
+        parts = [self._recorder.run(), *(self._controller.work() for _ in range(self._settings.workers))]
+        return parts if self._collector is None else [*parts, self._collector.run()]
+
+    def begin(self) -> None:
+        """Everything has been listed: decide."""
+        self._controller.triggers.open(self._following.registries.store)
+
+    async def filled(self) -> None:
+        """Nothing of this half has to be in memory before reads are quick."""
+
+    async def settle(self) -> None:
+        """Have kopf start last.
+
+        All that it would name by then is queued, and its own list of 10,000 objects takes the interpreter for
+        seconds which readers wait for.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WORKED_OFF):
+                while self._controller.waiting:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.05)
+        if self._kopf is not None:
+            self._kopf.start()
+
+    async def drain(self) -> None:
+        """Say what has still to be said."""
+        if self._kopf is not None:
+            self._kopf.ask_to_stop()
+        await self._recorder.drain(DRAIN)
+
+    async def close(self) -> None:
+        """End kopf, the checks, and what they ask with."""
+        if self._kopf is not None:
+            await self._kopf.stop()
+        await self._controller.close()
+        await self._outbound.close()
+        if self._replicas is not None:
+            await self._replicas.close()
+
+    def _enqueue(self) -> Callable[[str, str], None]:
+        loop = asyncio.get_running_loop()
+
+        def enqueue(namespace: str, name: str) -> None:
+            loop.call_soon_threadsafe(self._controller.triggers.named, namespace, name)
+
+        return enqueue
+
+
+def _replicas(settings: Settings, api: Api, local: Local | None) -> Replicas | None:
+    """Whom consumers report to; None where nobody was named."""
+    if local is not None:
+        return InProcess(local)
+    ca, token = settings.replica_ca_file, settings.replica_token_file
+    if settings.replicas:
+        find, source = at_addresses(settings.replicas), "replicas"
+    elif settings.replica_service:
+        namespace, _, name = settings.replica_service.partition("/")
+        find, source = of_service(api, namespace, name, tls=ca is not None), f"service {settings.replica_service}"
+    else:
+        _log.warning("no replicas are named (--replica-service, --replica): checks of kind consumers cannot be made")
+        return None
+    return OverHttp(
+        find,
+        source,
+        token=token_file(token).get if token is not None else None,
+        tls=ca_file(ca).get if ca is not None else None,
+        server_hostname=_hostname(settings),
+    )
+
+
+def _hostname(settings: Settings) -> str | None:
+    """Pods are asked by their addresses; their certificate is for the Service."""
+    if settings.replica_ca_file is None or not settings.replica_service:
+        return None
+    namespace, _, name = settings.replica_service.partition("/")
+    return f"{name}.{namespace}.svc"

@@ -1,0 +1,250 @@
+"""Event streams of OFREP: they tell a provider to evaluate its flags again, never what came out.
+
+All streams of one registry hang on one channel, which is told by publications of that registry and of
+its fallbacks. A stream carries no context (an EventSource sends no body), so it is told of each change
+that might concern it, and who is not concerned gets a 304.
+
+    id: <state>
+    data: {"type":"refetchEvaluation","etag":"<state>"}
+
+The state names what each registry of the chain gives. A stream that comes back with the state of now as
+its Last-Event-ID is told nothing; any other is told at once, because providers open their stream some
+time after they have evaluated, and may have missed what happened in between. A provider hands the
+`etag` back as `?flagConfigEtag=`, by which a replica that is behind knows that it is.
+
+A notice says "now", so one is enough for a client that has not taken the last one: nothing is ever
+queued for it. A client that takes nothing for two heartbeats is cut off.
+
+It must never take a registry that is not there for an error: an EventSource never comes back from one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from itertools import islice
+from typing import Final, Protocol
+
+import msgspec
+
+from configregistry.serve.interest import Interests
+from configregistry.serve.responses import Feed, Sink, Stream
+from configregistry.serve.view import MAX_CHAIN, Source
+from configregistry.state import Registry, Snapshot
+
+HEARTBEAT: Final = 15.0
+"""Seconds between two comments: fewer than proxies wait before they take a connection for dead."""
+AT_ONCE: Final = 256
+"""Streams that are written to in one turn of the event loop: reads go on between the turns."""
+
+_HEADERS: Final = [
+    ("content-type", "text/event-stream"),
+    ("cache-control", "no-cache"),
+    ("x-accel-buffering", "no"),  # nginx holds back what it takes for a page
+]
+_COMMENT: Final = b":\n\n"
+_MAX_STATE: Final = 4096
+_NUMBER: Final = re.compile(r"[0-9]{1,19}")
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class Observer(Protocol):
+    """Is told what happens to streams. `telemetry.metrics.Metrics` is one."""
+
+    def watching(self, change: int) -> None:
+        """Tell that there is one stream more (1) or less (-1)."""
+        ...
+
+    def cut_off(self, reason: str) -> None:
+        """Count a stream that was ended before its time."""
+        ...
+
+
+def chain(at: Snapshot, namespace: str, name: str) -> tuple[str, ...]:
+    """Give the names that decide on what consumers of a registry get, one that does not exist included."""
+    names = [name]
+    registry = at.registry(namespace, name)
+    while registry is not None and (following := registry.fallback) is not None:
+        if following in names or len(names) >= MAX_CHAIN:
+            break
+        names.append(following)
+        registry = at.registry(namespace, following)
+    return tuple(names)
+
+
+def state(at: Snapshot, namespace: str, names: tuple[str, ...]) -> str:
+    """Name what these registries give; of one that does not exist nothing but its name."""
+    return ",".join(_part(name, at.registry(namespace, name)) for name in names)
+
+
+def _part(name: str, registry: Registry | None) -> str:
+    if registry is None:
+        return name
+    stable = registry.stable.number if registry.stable is not None else 0
+    canary = registry.canary.version.number if registry.canary is not None else 0
+    return f"{name}:{registry.uid}:{registry.revision}:{stable}:{canary}"
+
+
+def behind(at: Snapshot, namespace: str, name: str, told: str) -> bool:
+    """Tell whether a state is of a later revision than what is here. What is no state is never later."""
+    names = chain(at, namespace, name)
+    for part in told[:_MAX_STATE].split(","):
+        fields = part.split(":")
+        if len(fields) == 5 and fields[0] in names and _NUMBER.fullmatch(fields[2]):  # noqa: PLR2004
+            registry = at.registry(namespace, fields[0])
+            if registry is not None and registry.uid == fields[1] and registry.revision < int(fields[2]):
+                return True
+    return False
+
+
+class Events:
+    """All event streams of this process, by registry. Belongs to the event loop's thread."""
+
+    def __init__(
+        self,
+        source: Source,
+        interests: Interests,
+        observer: Observer,
+        *,
+        sleep: Sleep = asyncio.sleep,
+        heartbeat: float = HEARTBEAT,
+    ) -> None:
+        self.source = source
+        self.interests = interests
+        self.observer = observer
+        self.sleep = sleep
+        self.heartbeat = heartbeat
+        self._channels: dict[tuple[str, str], _Channel] = {}
+
+    def __len__(self) -> int:
+        """Give the number of open streams."""
+        return sum(len(channel.feeds) for channel in self._channels.values())
+
+    def stream(self, namespace: str, name: str, last: str | None) -> Stream:
+        """Give a stream that goes on from the state `last`, if the client named one."""
+        return Stream(200, _HEADERS, lambda sink: self._open(namespace, name, sink, last))
+
+    def _open(self, namespace: str, name: str, sink: Sink, last: str | None) -> Feed:
+        channel = self._channels.get((namespace, name))
+        if channel is None:
+            channel = self._channels[namespace, name] = _Channel(self, namespace, name)
+        return channel.add(sink, last)
+
+    def left(self, channel: _Channel) -> None:
+        """Forget a channel that nobody listens to."""
+        if self._channels.get((channel.namespace, channel.name)) is channel:
+            del self._channels[channel.namespace, channel.name]
+
+
+class _Channel:
+    """The streams of one registry. There from the first to the last of them."""
+
+    def __init__(self, events: Events, namespace: str, name: str) -> None:
+        self.namespace = namespace
+        self.name = name
+        self.feeds: dict[_Feed, None] = {}
+        self.state = ""
+        self.notice = b""
+        self._events = events
+        self._waiting: dict[_Feed, None] = {}
+        """Streams that are to be told, in later turns of the event loop."""
+        self._interest = events.interests.listen((), self._published)
+        self._look()
+        self._beating = asyncio.get_running_loop().create_task(self._beat(), name=f"ofrep {namespace}/{name}")
+
+    def add(self, sink: Sink, last: str | None) -> _Feed:
+        feed = _Feed(self, sink, self._events.observer)
+        self.feeds[feed] = None
+        self._events.observer.watching(1)
+        sink.write(_COMMENT)
+        if last == self.state:
+            feed.told = last
+        else:
+            feed.tell()
+        return feed
+
+    def remove(self, feed: _Feed) -> None:
+        del self.feeds[feed]
+        self._events.observer.watching(-1)
+        if not self.feeds:
+            self._interest.cancel()
+            self._beating.cancel()
+            self._events.left(self)
+
+    def _published(self) -> None:
+        if self._look():
+            idle = not self._waiting
+            self._waiting = dict.fromkeys(self.feeds)
+            if idle and self._waiting:
+                self._tell_some()
+
+    def _look(self) -> bool:
+        """Take up the state of now; tell whether it is another."""
+        at = self._events.source.snapshot()
+        names = chain(at, self.namespace, self.name)
+        self._interest.on((self.namespace, name) for name in names)
+        found = state(at, self.namespace, names)
+        if found == self.state:
+            return False
+        self.state = found
+        self.notice = b'id: %b\ndata: {"type":"refetchEvaluation","etag":%b}\n\n' % (
+            found.encode(),
+            msgspec.json.encode(found),
+        )
+        return True
+
+    def _tell_some(self) -> None:
+        for feed in list(islice(self._waiting, AT_ONCE)):
+            del self._waiting[feed]
+            feed.tell()
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._tell_some)
+
+    async def _beat(self) -> None:
+        while True:
+            await self._events.sleep(self._events.heartbeat)
+            for number, feed in enumerate(list(self.feeds), 1):
+                if feed in self.feeds:
+                    feed.beat()
+                if not number % AT_ONCE:
+                    await asyncio.sleep(0)
+
+
+class _Feed:
+    """One stream. What is written to a sink that is closed meanwhile goes nowhere."""
+
+    def __init__(self, channel: _Channel, sink: Sink, observer: Observer) -> None:
+        self.told: str | None = None
+        self._channel = channel
+        self._sink = sink
+        self._observer = observer
+        self._stuck = False
+
+    def tell(self) -> None:
+        """Tell of the present state, once; later, if the client has not taken what came before."""
+        if self.told != self._channel.state and not self._sink.pending:
+            self.told = self._channel.state
+            self._sink.write(self._channel.notice)
+
+    def beat(self) -> None:
+        """Show that the stream is alive; cut off a client that shows the contrary."""
+        if not self._sink.pending:
+            self._stuck = False
+            self._sink.write(_COMMENT)
+        elif self._stuck:
+            self._observer.cut_off("slow-reader")
+            self._sink.abort()
+        else:
+            self._stuck = True
+
+    def resumed(self) -> None:
+        self._stuck = False
+        self.tell()
+
+    def drain(self) -> None:
+        self._sink.end()
+
+    def closed(self) -> None:
+        self._channel.remove(self)

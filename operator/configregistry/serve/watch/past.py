@@ -1,0 +1,278 @@
+"""What this process has published lately: a bounded window of decisions, so that streams can be resumed.
+
+Each publication is one moment, numbered by this process. Only decisions are kept, and versions by their number:
+history is freed as the registry forgets it, and a moment whose content is gone is skipped (what it changed is part
+of the next one).
+
+    publication     1       2       3       4       5
+    a             rev 4           rev 5           rev 6       base of a: rev 4
+    b                     rev 9           rev 10              base of b: rev 9
+
+A client that has (a 5, b 9) was there at 3, and is shown the moments 4 and 5; one that has (a 5, b 10) from another
+replica, where b was quicker, is shown 5 only: what it has of a registry is never taken back.
+
+A registry that was deleted takes its decisions with it: their content is not to be had any more. What remains is the
+uid that it had, by which a client that has seen a younger one can be told from one that has seen less.
+
+It must never keep a version, a registry or a snapshot alive.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Collection, Iterator, Mapping
+from typing import Final, NamedTuple
+
+from pyrsistent import pmap
+
+from configregistry.kube.objects import Key
+from configregistry.serve.view import MAX_CHAIN, Source
+from configregistry.serve.wanted import Named
+from configregistry.serve.watch.cursor import Link, Position, mark
+from configregistry.state import Canary, Match, Registry, Snapshot, Version
+
+MAX_DECISIONS: Final = 16_384
+MAX_BYTES: Final = 8 * 1024 * 1024
+MAX_FORMERS: Final = 65_536
+MAX_LIVES: Final = 16
+"""Former uids that are remembered of one name."""
+_OVERHEAD: Final = 700
+"""About what one decision takes beside its match rules."""
+_MAX_NAMES: Final = 64
+
+
+class Moment(NamedTuple):
+    """What was published at one time."""
+
+    snapshot: Snapshot
+    dropped: Collection[Key]
+    """Registries whose candidate was taken back before the next revision could be published (see `serve.hydrate`)."""
+
+
+class _Decision(NamedTuple):
+    """A registry without its content."""
+
+    uid: str
+    revision: int
+    fallback: str | None
+    stable: Named | None
+    canary: Named | None
+    weight: int
+    seed: str
+    match: tuple[Match, ...]
+    dropped: bool
+
+
+class _Lost:
+    """Stands for a decision that nobody remembers."""
+
+
+_LOST: Final = _Lost()
+_Then = _Decision | None | _Lost
+"""None: the registry did not exist."""
+
+
+class _Run:
+    """The moments at which one registry changed, and what it was before the first of them."""
+
+    __slots__ = ("base", "moments")
+
+    def __init__(self, base: _Then) -> None:
+        self.base = base
+        self.moments: deque[tuple[int, _Decision | None]] = deque()
+
+    def at(self, number: int) -> _Then:
+        found = self.base
+        for moment, decision in self.moments:
+            if moment > number:
+                break
+            found = decision
+        return found
+
+
+class Past:
+    """The window. Belongs to the event loop's thread."""
+
+    def __init__(self, source: Source, *, max_decisions: int = MAX_DECISIONS, max_bytes: int = MAX_BYTES) -> None:
+        self._source = source
+        self._max_decisions = max_decisions
+        self._max_bytes = max_bytes
+        self._number = 0
+        self._bytes = 0
+        self._order: deque[tuple[int, Key, int]] = deque()
+        self._runs: dict[Key, _Run] = {}
+        self._formers: OrderedDict[Key, tuple[bytes, ...]] = OrderedDict()
+        self.dropped: set[Key] = set()
+        """Of the present moment."""
+
+    def add(self, before: Snapshot, now: Snapshot, changed: Collection[Key]) -> None:
+        """Remember a publication."""
+        self._number += 1
+        for key in changed:
+            old, new = before.registry(*key), now.registry(*key)
+            was = _decision(old, dropped=key in self.dropped)
+            self._drop(key, old, new)
+            is_ = _decision(new, dropped=key in self.dropped)
+            if was == is_:
+                continue  # history alone
+            run = self._runs.get(key)
+            if run is None:
+                run = self._runs[key] = _Run(was)
+            if was is not None and (is_ is None or is_.uid != was.uid):
+                self._bury(key, was.uid)
+                run.base = _LOST
+                run.moments.clear()
+            run.moments.append((self._number, is_))
+            size = _size(is_)
+            self._order.append((self._number, key, size))
+            self._bytes += size
+        while len(self._order) > self._max_decisions or self._bytes > self._max_bytes:
+            self._forget()
+
+    def former(self, key: Key) -> bytes:
+        """Give the mark of the uid that was there before, if there was one while this process looked."""
+        return self._formers.get(key, (b"",))[-1]
+
+    def buried(self, key: Key, uid: bytes) -> bool:
+        """Tell whether a registry was seen to go."""
+        return uid in self._formers.get(key, ())
+
+    def present(self, now: Snapshot) -> Moment:
+        """Give the present moment."""
+        return Moment(now, self.dropped)
+
+    def since(self, now: Snapshot, key: Key, position: Position) -> Iterator[Moment]:
+        """Give what a registry and its chain were behind a position, oldest first, without the present.
+
+        Each has the registries of the chain alone.
+        """
+        namespace, name = key
+        names = self._names(now, namespace, [name, *(link.name for link in position)])
+        starts = {link.name: self._start((namespace, link.name), link) for link in position}
+        moments: set[int] = set()
+        for each in names:
+            run = self._runs.get((namespace, each))
+            if run is not None:
+                moments.update(number for number, _ in run.moments if number > starts.get(each, 0))
+        for number in sorted(moments)[:-1]:
+            moment = self._rebuild(now, key, number, starts)
+            if moment is not None:
+                yield moment
+
+    def _bury(self, key: Key, uid: str) -> None:
+        self._formers[key] = (*self._formers.pop(key, ())[1 - MAX_LIVES :], mark(uid))
+        if len(self._formers) > MAX_FORMERS:
+            self._formers.popitem(last=False)
+
+    def _drop(self, key: Key, old: Registry | None, new: Registry | None) -> None:
+        """Note whether a candidate was taken back under the revision that it was given at."""
+        if old is None or new is None or (old.uid, old.revision) != (new.uid, new.revision):
+            self.dropped.discard(key)
+        elif old.canary is not None and new.canary is None:
+            self.dropped.add(key)
+
+    def _forget(self) -> None:
+        number, key, size = self._order.popleft()
+        self._bytes -= size
+        run = self._runs.get(key)
+        if run is not None and run.moments and run.moments[0][0] == number:
+            run.base = run.moments.popleft()[1]
+            if not run.moments:
+                del self._runs[key]  # unchanged in all of the window: what it is at present
+
+    def _names(self, now: Snapshot, namespace: str, names: list[str]) -> list[str]:
+        """Give all registries that a chain may have had in the window."""
+        found: dict[str, None] = {}
+        while names and len(found) < _MAX_NAMES:
+            name = names.pop()
+            if name in found:
+                continue
+            found[name] = None
+            current = now.registry(namespace, name)
+            run = self._runs.get((namespace, name))
+            decisions = [] if run is None else [run.base, *(decision for _, decision in run.moments)]
+            fallbacks = {each.fallback for each in decisions if isinstance(each, _Decision)}
+            if current is not None:
+                fallbacks.add(current.fallback)
+            names += [each for each in fallbacks if each is not None]
+        return list(found)
+
+    def _start(self, key: Key, link: Link) -> int:
+        """Give the last moment that a client has seen of a registry."""
+        start = 0
+        run = self._runs.get(key)
+        for number, decision in run.moments if run is not None else ():
+            if decision is not None and mark(decision.uid) == link.uid:
+                if (decision.revision, decision.dropped) > (link.revision, link.dropped):
+                    break
+                start = number
+        return start
+
+    def _rebuild(self, now: Snapshot, key: Key, number: int, starts: Mapping[str, int]) -> Moment | None:
+        """Give a chain as it was; None where some of it is not to be had."""
+        namespace, name = key
+        chain: dict[str, Registry] = {}
+        dropped: set[Key] = set()
+        following: str | None = name
+        while following is not None and following not in chain and len(chain) < MAX_CHAIN:
+            current = now.registry(namespace, following)
+            run = self._runs.get((namespace, following))
+            if run is None:
+                decision: _Then = _decision(current, dropped=(namespace, following) in self.dropped)
+            else:
+                decision = run.at(max(number, starts.get(following, 0)))
+            if isinstance(decision, _Lost):
+                return None
+            if decision is None:
+                break
+            registry = self._registry(namespace, current, decision)
+            if registry is None:
+                return None
+            chain[following] = registry
+            if decision.dropped:
+                dropped.add((namespace, following))
+            following = decision.fallback
+        return Moment(Snapshot(0, pmap({namespace: pmap(chain)} if chain else {})), dropped)
+
+    def _registry(self, namespace: str, current: Registry | None, decision: _Decision) -> Registry | None:
+        """Give a registry with the versions that a decision names, as long as they are to be had."""
+        if current is None or current.uid != decision.uid:
+            return None
+        stable = self._version(namespace, current, decision.stable)
+        candidate = self._version(namespace, current, decision.canary)
+        if (stable is None) != (decision.stable is None) or (candidate is None) != (decision.canary is None):
+            return None
+        canary = None
+        if candidate is not None:
+            canary = Canary(candidate, decision.weight, decision.seed, decision.match)
+        return Registry(current.name, current.uid, decision.revision, stable, canary, decision.fallback)
+
+    def _version(self, namespace: str, current: Registry, named: Named | None) -> Version | None:
+        if named is None:
+            return None
+        version = self._source.history(namespace, current, named.number)
+        return version if version is not None and version.hash == named.hash else None
+
+
+def _decision(registry: Registry | None, *, dropped: bool) -> _Decision | None:
+    if registry is None:
+        return None
+    stable, canary = registry.stable, registry.canary
+    return _Decision(
+        registry.uid,
+        registry.revision,
+        registry.fallback,
+        None if stable is None else Named(stable.number, stable.hash),
+        None if canary is None else Named(canary.version.number, canary.version.hash),
+        0 if canary is None else canary.weight,
+        "" if canary is None else canary.seed,
+        () if canary is None else canary.match,
+        dropped,
+    )
+
+
+def _size(decision: _Decision | None) -> int:
+    if decision is None:
+        return _OVERHEAD
+    rules = sum(len(rule.attribute) + sum(map(len, rule.values)) + 200 for rule in decision.match)
+    return _OVERHEAD + 4 * rules
