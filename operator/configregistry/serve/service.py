@@ -38,6 +38,7 @@ class Service:
     ) -> None:
         self.cache = cache or Cache()
         self.views = Views(hydrator)
+        hydrator.subscribe(self.views.published)
         self.interests = Interests()
         hydrator.subscribe(self.interests.published)
         self.waits = Waits(hydrator, self.interests)

@@ -14,6 +14,7 @@ from collections.abc import Hashable, Iterator
 from heapq import merge
 from typing import Final, NamedTuple, Protocol
 
+from configregistry.kube.objects import Key
 from configregistry.rollout.buckets import gets_candidate
 from configregistry.serve.contents import Recorded
 from configregistry.serve.params import Selector
@@ -161,6 +162,12 @@ class Views:
 
     def __init__(self, source: Source) -> None:
         self.source = source
+        self._found: dict[Key, Registry] = {}
+        self._generation = -1
+
+    def published(self, *_: object) -> None:
+        """Hold nothing of a state that is over; subscribe this to the hydrator."""
+        self._found.clear()
 
     def of(self, at: Snapshot, namespace: str, name: str, consumer: Consumer, selector: Selector | None = None) -> View:
         """Give the view of a consumer; with a selector of that one version alone. Raises `Problem`."""
@@ -174,8 +181,15 @@ class Views:
 
     def registry(self, at: Snapshot, namespace: str, name: str) -> Registry:
         """Give the registry that is asked for, or say which part of its name is unknown."""
+        if at.generation != self._generation:
+            self._found.clear()
+            self._generation = at.generation
+        registry = self._found.get((namespace, name))  # two steps in persistent maps cost ten times as much
+        if registry is not None:
+            return registry
         registry = at.registry(namespace, name)
         if registry is not None:
+            self._found[namespace, name] = registry
             return registry
         if not self.source.ready:
             raise not_synced()

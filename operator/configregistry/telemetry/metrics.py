@@ -20,7 +20,7 @@ from itertools import accumulate
 from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
@@ -62,8 +62,12 @@ class _Loads:
         self.total += seconds
 
     def buckets(self) -> list[tuple[str, float]]:
-        bounds = [str(bound) for bound in LOAD_BUCKETS] + ["+Inf"]
-        return list(zip(bounds, accumulate(self.counts), strict=True))
+        return _buckets(LOAD_BUCKETS, self.counts)
+
+
+def _buckets(bounds: tuple[float, ...], counts: list[int]) -> list[tuple[str, float]]:
+    """Counts between bounds as the text format has them: up to each bound, and all."""
+    return list(zip([*map(str, bounds), "+Inf"], accumulate(counts), strict=True))
 
 
 class _Registries(Collector):
@@ -150,6 +154,24 @@ class _Registries(Collector):
         )
 
 
+class _Reads(Collector):
+    """Requests by status, and how long they took: on the way of each read, so nothing but numbers that grow."""
+
+    def __init__(self) -> None:
+        self.codes: Counts[int] = Counts()
+        self.counts = [0] * (len(READ_BUCKETS) + 1)
+        self.total = 0.0
+
+    def collect(self) -> Iterator[Metric]:
+        reads = CounterMetricFamily("configregistry_reads", "Requests answered", labels=("code",))
+        for code, number in list(self.codes.items()):
+            reads.add_metric((str(code),), number)
+        yield reads
+        durations = HistogramMetricFamily("configregistry_read_duration_seconds", "Of one request in this process")
+        durations.add_metric((), _buckets(READ_BUCKETS, self.counts), self.total)
+        yield durations
+
+
 class _Deliveries(Collector):
     """From a publication to its event being written, of all streams: observed for many of them at once."""
 
@@ -165,8 +187,7 @@ class _Deliveries(Collector):
         family = HistogramMetricFamily(
             "configregistry_watch_delivery_seconds", "From a publication to its event being written to a stream"
         )
-        bounds = [str(bound) for bound in WATCH_BUCKETS] + ["+Inf"]
-        family.add_metric((), list(zip(bounds, accumulate(self._counts), strict=True)), self._total)
+        family.add_metric((), _buckets(WATCH_BUCKETS, self._counts), self._total)
         yield family
 
 
@@ -306,20 +327,16 @@ class Metrics:
         self._refused = counter("configregistry_connections_refused_total", "Connections over a limit", "reason")
         self._watchers = Gauge("configregistry_watchers", "Open streams", registry=registry)
         self._cut_off = counter("configregistry_watch_cut_off_total", "Streams ended before their time", "reason")
-        self._reads = counter("configregistry_reads_total", "Requests answered", "code")
-        self._by_code: dict[int, Counter] = {}
-        self._read_duration = histogram(
-            "configregistry_read_duration_seconds", "Of one request in this process", READ_BUCKETS
-        )
+        self._reads = _Reads()
+        registry.register(self._reads)
 
     def read(self, code: int, seconds: float | None) -> None:
         """Count one answered request; None: it was held. The hot path's only metrics call."""
-        reads = self._by_code.get(code)
-        if reads is None:
-            reads = self._by_code[code] = self._reads.labels(str(code))
-        reads.inc()
+        reads = self._reads
+        reads.codes[code] += 1
         if seconds is not None:
-            self._read_duration.observe(seconds)
+            reads.counts[bisect_left(READ_BUCKETS, seconds)] += 1
+            reads.total += seconds
 
     def connected(self, change: int) -> None:
         """Tell that there is one connection more (1) or less (-1)."""
