@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -13,6 +14,7 @@ import msgspec
 import pytest
 import zstandard
 from aiohttp import web
+from tests.serve_fakes import World
 
 from configregistry.kube.client import Api
 from configregistry.kube.credentials import token_file
@@ -28,6 +30,7 @@ from configregistry.reconcile.replicas import (
     at_addresses,
     of_service,
 )
+from configregistry.serve import serve_http
 
 REPORT = Report("shop", "checkout", "uid", "a", "one", 30.0, 1.0, 9.0, observed=Observed(8, "ok"), observed_age=1.0)
 LIST = ReplicaReports("one", [REPORT])
@@ -93,6 +96,31 @@ async def test_gives_the_list_and_gets_one(server: Server) -> None:
     assert await ask(server.url, given=given) == [Answer(server.url, LIST)]
     assert server.given == [given]
     assert server.tokens == [None]
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_ten_thousand_consumers_fit_for_who_is_let_in(known: bool) -> None:
+    """The real replica: a list of so many is more than anybody else may send."""
+    world = World()
+    world.serve("checkout", {"a": 1})
+    reports = [
+        # As ids are in life: no two alike, so that there is nothing to pack away.
+        msgspec.structs.replace(REPORT, uid="uid-checkout", id=f"{number}-{hash_(number)}", replica="other")
+        for number in range(10_000)
+    ]
+    server = await serve_http(world.app, "127.0.0.1", 0, admit=world.app.admit if known else None)
+    try:
+        (answer,) = await ask(f"http://127.0.0.1:{server.port}", given=Exchange(reports, [], 0.5), timeout=30)
+        listed = world.service.consumers.exchange(Exchange())
+    finally:
+        await server.stop()
+    assert (answer.reports is not None) is known, answer.error
+    assert len(listed.heard) == (10_000 if known else 0)
+    assert known or "413" in answer.error
+
+
+def hash_(number: int) -> str:
+    return hashlib.sha256(str(number).encode()).hexdigest()
 
 
 async def test_each_address_once_however_it_is_written(server: Server) -> None:

@@ -162,11 +162,13 @@ class Views:
 
     def __init__(self, source: Source) -> None:
         self.source = source
+        self._at: Snapshot | None = None
         self._found: dict[Key, Registry] = {}
-        self._generation = -1
+        """Registries of `_at`, which is what is published, and of nothing else."""
 
     def published(self, *_: object) -> None:
         """Hold nothing of a state that is over; subscribe this to the hydrator."""
+        self._at = None
         self._found.clear()
 
     def of(self, at: Snapshot, namespace: str, name: str, consumer: Consumer, selector: Selector | None = None) -> View:
@@ -181,15 +183,17 @@ class Views:
 
     def registry(self, at: Snapshot, namespace: str, name: str) -> Registry:
         """Give the registry that is asked for, or say which part of its name is unknown."""
-        if at.generation != self._generation:
-            self._found.clear()
-            self._generation = at.generation
-        registry = self._found.get((namespace, name))  # two steps in persistent maps cost ten times as much
-        if registry is not None:
-            return registry
+        if at is self._at:  # two steps in persistent maps cost ten times as much
+            registry = self._found.get((namespace, name))
+            if registry is not None:
+                return registry
         registry = at.registry(namespace, name)
         if registry is not None:
-            self._found[namespace, name] = registry
+            if at is not self._at and at is self.source.snapshot():
+                self._at = at
+                self._found.clear()
+            if at is self._at:
+                self._found[namespace, name] = registry
             return registry
         if not self.source.ready:
             raise not_synced()
@@ -255,6 +259,17 @@ class Views:
             return unavailable("NoVersion", detail, headers)
         detail = f"the content of version {number} of {namespace}/{registry.name} is not here"
         return unavailable("VersionMissing", detail, headers)
+
+
+def concerned(at: Snapshot, namespace: str, name: str) -> tuple[Key, ...]:
+    """Give the registries that decide on what consumers of one get, the first one that lacks included."""
+    keys: list[Key] = []
+    following: str | None = name
+    while following is not None and (namespace, following) not in keys and len(keys) < MAX_CHAIN:
+        keys.append((namespace, following))
+        registry = at.registry(namespace, following)
+        following = registry.fallback if registry is not None else None
+    return tuple(keys)
 
 
 def not_synced() -> Problem:

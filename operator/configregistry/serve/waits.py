@@ -34,7 +34,7 @@ from configregistry.serve.responses import (
     bad_parameter,
 )
 from configregistry.serve.routes import Endpoint, Place
-from configregistry.serve.view import MAX_CHAIN, Source
+from configregistry.serve.view import Source, concerned
 from configregistry.state import Snapshot
 
 MAX_WAIT: Final = 300.0
@@ -168,7 +168,7 @@ class Waits:
         try:
             while True:
                 woken.clear()
-                interest.on(_concerned(self._source.snapshot(), place.namespace, place.name))
+                interest.on(concerned(self._source.snapshot(), place.namespace, place.name))
                 try:
                     reply = attempt()
                 except Behind:
@@ -236,14 +236,3 @@ def _revision(field: str, text: str) -> int:
     if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS:
         return int(text)
     raise bad_parameter(field, "expected a revision's number")
-
-
-def _concerned(at: Snapshot, namespace: str, name: str) -> list[Key]:
-    """Give the registries that an answer may depend on, the first one that lacks included."""
-    keys: list[Key] = []
-    following: str | None = name
-    while following is not None and (namespace, following) not in keys and len(keys) < MAX_CHAIN:
-        keys.append((namespace, following))
-        registry = at.registry(namespace, following)
-        following = registry.fallback if registry is not None else None
-    return keys

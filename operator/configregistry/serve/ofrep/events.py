@@ -28,9 +28,10 @@ from typing import Final, Protocol
 
 import msgspec
 
+from configregistry.kube.objects import Key
 from configregistry.serve.interest import Interests
 from configregistry.serve.responses import Feed, Sink, Stream
-from configregistry.serve.view import MAX_CHAIN, Source
+from configregistry.serve.view import Source, concerned
 from configregistry.state import Registry, Snapshot
 
 HEARTBEAT: Final = 15.0
@@ -62,21 +63,9 @@ class Observer(Protocol):
         ...
 
 
-def chain(at: Snapshot, namespace: str, name: str) -> tuple[str, ...]:
-    """Give the names that decide on what consumers of a registry get, one that does not exist included."""
-    names = [name]
-    registry = at.registry(namespace, name)
-    while registry is not None and (following := registry.fallback) is not None:
-        if following in names or len(names) >= MAX_CHAIN:
-            break
-        names.append(following)
-        registry = at.registry(namespace, following)
-    return tuple(names)
-
-
-def state(at: Snapshot, namespace: str, names: tuple[str, ...]) -> str:
+def state(at: Snapshot, keys: tuple[Key, ...]) -> str:
     """Name what these registries give; of one that does not exist nothing but its name."""
-    return ",".join(_part(name, at.registry(namespace, name)) for name in names)
+    return ",".join(_part(name, at.registry(namespace, name)) for namespace, name in keys)
 
 
 def _part(name: str, registry: Registry | None) -> str:
@@ -89,7 +78,7 @@ def _part(name: str, registry: Registry | None) -> str:
 
 def behind(at: Snapshot, namespace: str, name: str, told: str) -> bool:
     """Tell whether a state is of a later revision than what is here. What is no state is never later."""
-    names = chain(at, namespace, name)
+    names = {key[1] for key in concerned(at, namespace, name)}
     for part in told[:_MAX_STATE].split(","):
         fields = part.split(":")
         if len(fields) == 5 and fields[0] in names and _NUMBER.fullmatch(fields[2]):  # noqa: PLR2004
@@ -183,9 +172,9 @@ class _Channel:
     def _look(self) -> bool:
         """Take up the state of now; tell whether it is another."""
         at = self._events.source.snapshot()
-        names = chain(at, self.namespace, self.name)
-        self._interest.on((self.namespace, name) for name in names)
-        found = state(at, self.namespace, names)
+        keys = concerned(at, self.namespace, self.name)
+        self._interest.on(keys)
+        found = state(at, keys)
         if found == self.state:
             return False
         self.state = found

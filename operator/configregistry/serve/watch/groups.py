@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from configregistry.kube.objects import Key
+from configregistry.serve.view import concerned
 from configregistry.serve.watch import events
 from configregistry.serve.watch.cursor import Position, encode
-from configregistry.serve.watch.standing import Standing, concerned
+from configregistry.serve.watch.standing import Standing
 from configregistry.serve.watch.watcher import Watcher
 from configregistry.state import Snapshot
 
@@ -85,7 +86,7 @@ class Groups:
         group = None if alone else self._standing.get((keys, positions))
         if group is None:
             deps = tuple(
-                frozenset([*concerned(now, key), *((key[0], link.name) for link in position)])
+                frozenset([*concerned(now, *key), *((key[0], link.name) for link in position)])
                 for key, position in zip(keys, positions, strict=True)
             )
             group = Group(keys, standings, deps, alone=alone)

@@ -11,7 +11,7 @@ from typing import Final, Literal, NamedTuple
 
 from configregistry.kube.objects import Key
 from configregistry.serve.responses import Problem
-from configregistry.serve.view import MAX_CHAIN, Consumer, Given, View, Views
+from configregistry.serve.view import Consumer, Given, View, Views
 from configregistry.serve.watch.cursor import UNKNOWN, Link, Position, mark
 from configregistry.serve.watch.past import Moment, Past
 from configregistry.state import Change, Changes, Registry, Snapshot
@@ -155,18 +155,6 @@ def differ(now: Snapshot, namespace: str, before: View, after: View) -> Changes:
     found = ((key, before.find(key), after.find(key)) for key in sorted(keys))
     changes = (Change(key, a and a[0], b and b[0]) for key, a, b in found)
     return tuple(change for change in changes if change.old != change.new)
-
-
-def concerned(now: Snapshot, key: Key) -> list[Key]:
-    """Give the registries that decide on what is given, the first one that lacks included."""
-    namespace, name = key
-    keys: list[Key] = []
-    following: str | None = name
-    while following is not None and (namespace, following) not in keys and len(keys) < MAX_CHAIN:
-        keys.append((namespace, following))
-        registry = now.registry(namespace, following)
-        following = registry.fallback if registry is not None else None
-    return keys
 
 
 def variant(link: Link) -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Final
 
 from configregistry.kube.objects import Key
-from configregistry.serve.view import Views
+from configregistry.serve.view import Views, concerned
 from configregistry.serve.watch import events
 from configregistry.serve.watch.cursor import encode
 from configregistry.serve.watch.past import Past
-from configregistry.serve.watch.standing import Standing, changes, concerned, kind, stand
+from configregistry.serve.watch.standing import Standing, changes, kind, stand
 from configregistry.serve.watch.watcher import Who
 from configregistry.state import Canary, Snapshot
 
@@ -33,7 +33,7 @@ class Turn:
         """Give the candidates of a chain that some consumers get and some do not."""
         found = self._undecided.get(key)
         if found is None:
-            met = (self.now.registry(*each) for each in concerned(self.now, key))
+            met = (self.now.registry(*each) for each in concerned(self.now, *key))
             canaries = (registry.canary for registry in met if registry is not None)
             found = self._undecided[key] = tuple(
                 canary for canary in canaries if canary is not None and (canary.match or 0 < canary.weight < _ALL)
