@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Final, Protocol
 
 import structlog
@@ -199,8 +200,16 @@ async def _unless(stop: asyncio.Event, awaited: Awaitable[None]) -> bool:
     return not stop.is_set()
 
 
+def _open_files() -> None:
+    """Take as many open files as there may be: each client and each stream is one, and the usual 1,024 are few."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # what the limit is stays the limit: `Limits.room` goes by it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; gives the exit code. Raises `ConfigRegistryError` for what a person can mend."""
     pauses.starting()
+    _open_files()
     asyncio.run(_run(settings))
     return 0

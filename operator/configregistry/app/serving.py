@@ -90,7 +90,13 @@ class Serving:
         )
         with listening("--port", settings.host, settings.port):
             self._server = await serve_http(
-                app, settings.host, settings.port, tls=_tls(settings), observer=self._metrics, admit=app.admit
+                app,
+                settings.host,
+                settings.port,
+                tls=_tls(settings),
+                observer=self._metrics,
+                admit=app.admit,
+                state=self._hydrator.snapshot,
             )
         _log.info(
             "serving",

@@ -40,6 +40,7 @@ class Entries:
             self.answers[key] = answer
             self.size += size
             self._cache.size += size
+            answer.found.lasting = answer.unchanged.lasting = self._cache.lasting
         return answer
 
     def __del__(self) -> None:
@@ -49,8 +50,10 @@ class Entries:
 class Cache:
     """All answers of this process."""
 
-    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, max_bytes: int = MAX_BYTES, *, lasting: bool = True) -> None:
+        """`lasting`: the server may give an answer again without asking for it (`Response.lasting`)."""
         self.size = 0
+        self.lasting = lasting
         self._max_bytes = max_bytes
         self._registries: WeakKeyDictionary[Registry, Entries] = WeakKeyDictionary()
         self._lists: dict[str, tuple[ref[Namespace], Answer]] = {}

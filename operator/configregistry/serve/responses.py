@@ -55,12 +55,14 @@ class Response:
     Never changed once it is made: it may be given to many, and the server keeps with it what it encoded of it.
     """
 
-    __slots__ = ("body", "headers", "status", "wire")
+    __slots__ = ("body", "headers", "lasting", "status", "wire")
 
     def __init__(self, status: int, headers: Headers, body: bytes) -> None:
         self.status = status
         self.headers = headers
         self.body = body
+        self.lasting = False
+        """Whether the same request gives this until something is published."""
         self.wire: bytes | None = None
         """The server's: the headers as HTTP/1.1 has them, once they have been sent."""
 

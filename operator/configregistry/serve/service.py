@@ -36,7 +36,7 @@ class Service:
         metrics: Metrics | None = None,
         hot_keys: HotKeys | None = None,
     ) -> None:
-        self.cache = cache or Cache()
+        self.cache = cache or Cache(lasting=hot_keys is None)  # hot keys have to see each read
         self.views = Views(hydrator)
         hydrator.subscribe(self.views.published)
         self.interests = Interests()

@@ -338,6 +338,11 @@ class Metrics:
             reads.counts[bisect_left(READ_BUCKETS, seconds)] += 1
             reads.total += seconds
 
+    def repeated(self, code: int, number: int) -> None:
+        """Count requests that were answered with what was answered before, within microseconds."""
+        self._reads.codes[code] += number
+        self._reads.counts[0] += number
+
     def connected(self, change: int) -> None:
         """Tell that there is one connection more (1) or less (-1)."""
         self._connections.inc(change)

@@ -9,6 +9,7 @@
 | server | the listener: start, stop, drain |
 | shared | what all connections of a server share; time; who is there |
 | http1, chunked | HTTP/1.1: the connection; the body of a stream |
+| lasting | whole answers under the very bytes of their requests |
 | parse, encode | bytes -> requests (llhttp); responses -> bytes; pure |
 | http2, replies, exchange | HTTP/2 (python-hyper's h2): the connection; replies on their way; one request |
 | tls, certificates | encryption between socket and connection; certificate and key from files that may change |

@@ -39,6 +39,7 @@ class Http1(asyncio.Protocol):
         "_ended",
         "_handle",
         "_last",
+        "_lasting",
         "_memo",
         "_paused",
         "_peer",
@@ -57,6 +58,7 @@ class Http1(asyncio.Protocol):
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._handle = shared.handle
+        self._lasting = shared.lasting
         self._memo = shared.memo
         self._starts = shared.starts
         self._peer = ""
@@ -102,6 +104,11 @@ class Http1(asyncio.Protocol):
             self._refuse(unavailable("TooManyConnections", "no room for another connection at present"))
 
     def data_received(self, data: bytes) -> None:
+        if self._clean and self._lasting is not None and (known := self._lasting.find(data)) is not None:
+            self.transport.write(known)
+            if not self._paused:
+                self.deadline = self._shared.idle_until
+            return
         if self._clean and (incoming := self._memo.get(data)) is not None:
             request = incoming.request
             if request.peer != self._peer:
@@ -113,7 +120,10 @@ class Http1(asyncio.Protocol):
             if reply.__class__ is Response:
                 start = self._starts.get(reply.status)
                 if start is not None and reply.wire is not None:
-                    self.transport.write(start + reply.wire + reply.body)
+                    wire = start + reply.wire + reply.body
+                    if reply.lasting and self._lasting is not None:
+                        self._lasting.keep(data, wire, reply.status)
+                    self.transport.write(wire)
                     if not self._paused:
                         self.deadline = self._shared.idle_until
                     return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Final
 
 from configregistry.errors import ConfigRegistryError
@@ -45,7 +46,8 @@ class HttpServer:
     """HTTP/1.1 and HTTP/2 on one port, over TLS if there are files for it. Starts and stops once.
 
     The port 0 means any that is free; `port` tells which. `observer` counts connections. `admit` may let a request
-    bring more than `limits.body_bytes`, over HTTP/1.1.
+    bring more than `limits.body_bytes`, over HTTP/1.1. With `state`, which gives another object whenever something
+    else is published, answers that last are given again without asking for them.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class HttpServer:
         tls: TlsFiles | None = None,
         observer: Observer | None = None,
         admit: Admit | None = None,
+        state: Callable[[], object] | None = None,
     ) -> None:
         self._handle = handle
         self._host = host
@@ -66,6 +69,7 @@ class HttpServer:
         self._tls = tls
         self._observer = observer
         self._admit = admit
+        self._state = state
         self._server: asyncio.Server | None = None
         self._shared: Shared | None = None
         self._certificates: Certificates | None = None
@@ -85,7 +89,7 @@ class HttpServer:
         except (OSError, OverflowError, NoCertificate) as error:
             raise HttpServerFailed(f"cannot listen on {self._host}:{self._port}: {error}") from error
         self._port = held.getsockname()[1]
-        shared = self._shared = Shared(self._handle, self._limits, self._observer, self._admit)
+        shared = self._shared = Shared(self._handle, self._limits, self._observer, self._admit, self._state)
         self._server = await asyncio.get_running_loop().create_server(
             lambda: _connection(shared, self._certificates), sock=held, backlog=ACCEPTED
         )
@@ -176,8 +180,9 @@ async def serve_http(
     tls: TlsFiles | None = None,
     observer: Observer | None = None,
     admit: Admit | None = None,
+    state: Callable[[], object] | None = None,
 ) -> HttpServer:
     """Start a server and give it; `await server.stop()` ends it."""
-    server = HttpServer(handle, host, port, limits=limits, tls=tls, observer=observer, admit=admit)
+    server = HttpServer(handle, host, port, limits=limits, tls=tls, observer=observer, admit=admit, state=state)
     await server.start()
     return server

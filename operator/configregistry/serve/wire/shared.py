@@ -19,6 +19,7 @@ import structlog
 
 from configregistry.serve.responses import Feed, Handle, Problem, Reply, Request, Response
 from configregistry.serve.wire import encode
+from configregistry.serve.wire.lasting import Lasting
 from configregistry.serve.wire.limits import Limits
 from configregistry.serve.wire.parse import Admit, Incoming
 
@@ -51,6 +52,10 @@ class Observer(Protocol):
         """One that was over a limit: `connections` or `peer`."""
         ...
 
+    def repeated(self, code: int, number: int) -> None:
+        """So many requests were answered with this status and what was answered before."""
+        ...
+
 
 class Connection(Protocol):
     """One client, in either version of HTTP, as the server sees it."""
@@ -80,11 +85,13 @@ class Shared:
         limits: Limits,
         observer: Observer | None,
         admit: Admit | None = None,
+        state: Callable[[], object] | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.handle = handle
         self.limits = limits
         self.admit = admit
+        self.lasting = Lasting(state, observer) if state is not None else None
         self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
         self.timed: set[Connection] = set()
@@ -108,6 +115,8 @@ class Shared:
         now = self.loop.time()
         self.idle_until = now + self.limits.idle_seconds
         self._framed = (b"", b"")
+        if self.lasting is not None:
+            self.lasting.forget()
         if int(self._wall()) != self._second:
             self._second = int(self._wall())
             self.starts.clear()
@@ -119,6 +128,8 @@ class Shared:
         """Look no more."""
         if self._timer is not None:
             self._timer.cancel()
+        if self.lasting is not None:
+            self.lasting.forget()
 
     def enter(self, connection: Connection, peer: str) -> str | None:
         """Count a connection in. Gives why there is no room for it, if there is none; it is counted all the same."""
