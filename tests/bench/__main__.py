@@ -11,18 +11,31 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from tests.bench import bench_apply_to_read, bench_change, bench_reads, bench_restart
+from tests.bench import (
+    bench_apply_to_read,
+    bench_change,
+    bench_reads,
+    bench_restart,
+    bench_serve,
+    bench_start,
+    bench_watch,
+)
 from tests.bench.world import World, say
 
 SCRIPTS = {"map": "tests.bench.bench_map", "state": "tests.bench.bench_state"}
 """In processes of their own: they measure this interpreter's own memory and collector."""
 SYSTEM: dict[str, Callable[..., str]] = {
     "reads": bench_reads.run,
+    "serve": bench_serve.run,
+    "watch": bench_watch.run,
+    "start": bench_start.run,
     "apply_to_read": bench_apply_to_read.run,
     "change": bench_change.run,
     "restart": bench_restart.run,
 }
 """On a real API server, in an order in which the number of registries only grows."""
+APART = ("reads", "serve", "watch", "start")
+"""Measured with everything else off the server's core; the others share one API server."""
 
 
 def main() -> int:
@@ -42,9 +55,8 @@ def main() -> int:
             if options.quick and name == "state":
                 arguments = ["publication"]
             subprocess.run([sys.executable, "-m", SCRIPTS[name], *arguments], check=True)
-    # Reads are measured with everything else off the server's core; the others share one API server.
     for apart in (True, False):
-        chosen = {name: run for name, run in SYSTEM.items() if name in names and (name == "reads") == apart}
+        chosen = {name: run for name, run in SYSTEM.items() if name in names and (name in APART) == apart}
         if chosen:
             with World(apart=apart) as world:
                 for name, run in chosen.items():

@@ -1,11 +1,12 @@
-"""Reads of one key over HTTP: throughput beside nginx, and what publications do to the slowest reads.
+"""Reads of one key over HTTP: what publications do to the slowest of them.
 
     PYTHONPATH=operator python -m tests.bench --only reads
 
-The server runs on one core, the load, the API server and etcd on the others. nginx gives the
-same bytes from a file. Goal: p99 with 10 publications a second within 2 times that of a quiet server.
-A publication is the whole product at work: apply, version, status write, watch, swap. It is measured
-for one process that does all of it, and for a replica that only serves while another one decides.
+The server runs on one core, the load, the API server and etcd on the others. Goal: p99 with 10 publications
+a second within 2 times that of a quiet server. A publication is the whole product at work: apply, version,
+status write, watch, swap. It is measured for one process that does all of it, for a replica that only serves
+while another one decides, and for one whose API server costs the load nothing (`fed`). nginx in the replica's
+place tells what the load waits for, whoever answers.
 """
 
 from __future__ import annotations
@@ -58,60 +59,37 @@ def _run(world: World, *, quick: bool) -> str:
         url = _url(product)
         with _open(url, timeout=5) as answer:
             body = answer.read()
-        with nginx(world.directory, body) as peer:
-            throughput = _throughput(url, peer, rounds, seconds)
         together = _latency(url, rounds, seconds, lambda: _publications(world, product))
-    with world.product(cores=others) as product:
+    with world.product("controller", cores=others) as product:
         product.ready()
         product.settled()
-        with nginx(world.directory, body) as peer:
-            control = _latency(peer, rounds, seconds, lambda: _publications(world, product))
-        with world.product(cores=server, module="tests.bench.replica") as replica:
+        with nginx(world.directory, key=body) as peer:
+            control = _latency(peer.url, rounds, seconds, lambda: _publications(world, product))
+        with world.product("serve", cores=server) as replica:
             replica.ready()
             apart = _latency(_url(replica), rounds, seconds, lambda: _publications(world, product))
     with _fed() as (url, publishing):
         fed = _latency(url, rounds, seconds, publishing)
-    parts = [
-        throughput,
-        _told("a replica whose API server is elsewhere", fed),
-        _told("one process that decides and serves", together),
-        _told("a replica that serves; another process decides, on the cores of the load", apart),
-        _told("nginx in the replica's place: what the load itself waits for", control),
+    rows = [
+        *_rows("a replica, fed: its API server is elsewhere", fed),
+        *_rows("`configregistry serve`; controller and API server on the load's cores", apart),
+        *_rows("nginx in its place: what the load itself waits for", control),
+        *_rows("`configregistry run`: decides and serves", together),
     ]
-    return "\n\n".join(parts)
+    header = ["server", "load", "p50 ms quiet", "publishing", "p99 ms quiet", "publishing", "ratio of p99"]
+    title = f"## Reads while {PUBLICATIONS:.0f} versions a second are published"
+    return f"{title}\n\n{harness.facts()}\n\n{harness.table(header, rows)}"
 
 
 def _url(product: Product) -> str:
     return product.url + PATH
 
 
-def _told(what: str, table: str) -> str:
-    return f"### Reads: publications meanwhile, {what}\n\n{harness.facts('granian')}\n\n{table}"
+def _rows(server: str, rows: list[list[str]]) -> list[list[str]]:
+    return [[server, *row] for row in rows]
 
 
-def _throughput(url: str, peer: str, rounds: int, seconds: float) -> str:
-    measured: dict[str, list[Measured]] = {url: [], peer: []}
-    for target in measured:
-        wrk(target, 1.0)
-    for turn in range(rounds):
-        for target in sorted(measured, reverse=bool(turn % 2)):
-            measured[target].append(wrk(target, seconds))
-    rates = {target: [each.rate for each in found] for target, found in measured.items()}
-    rows = [
-        [
-            text,
-            harness.spread(rates[target], 1, 0),
-            harness.ratios(rates[target], rates[peer]),
-            harness.spread([each.p50 for each in measured[target]], 1e-3),
-            harness.spread([each.p99 for each in measured[target]], 1e-3),
-        ]
-        for text, target in (("configregistry", url), ("nginx, the same bytes from a file", peer))
-    ]
-    header = ["one key, 16 connections, one core", "reads/s", "ratio to nginx", "p50 ms", "p99 ms"]
-    return f"### Reads: throughput\n\n{harness.facts('granian')}\n\n{harness.table(header, rows)}"
-
-
-def _latency(url: str, rounds: int, seconds: float, publishing: Publishing) -> str:
+def _latency(url: str, rounds: int, seconds: float, publishing: Publishing) -> list[list[str]]:
     full: dict[str, list[Measured]] = {mode: [] for mode in MODES}
     paced: dict[str, list[list[float]]] = {mode: [] for mode in MODES}
     for turn in range(rounds):
@@ -120,7 +98,7 @@ def _latency(url: str, rounds: int, seconds: float, publishing: Publishing) -> s
                 full[mode].append(wrk(url, seconds))
                 paced[mode].append(readers(url, RATE, seconds))
             time.sleep(1.0)
-    rows = [
+    return [
         _row("16 connections, as fast as they are answered (wrk)", full, lambda run: (run.p50, run.p99)),
         _row(
             f"{RATE:,.0f} reads/s, from when each was due",
@@ -128,8 +106,6 @@ def _latency(url: str, rounds: int, seconds: float, publishing: Publishing) -> s
             lambda run: (harness.percentile(run, 0.5), harness.percentile(run, 0.99)),
         ),
     ]
-    header = ["load", "p50 ms quiet", "p50 ms publishing", "p99 ms quiet", "p99 ms publishing", "ratio of p99"]
-    return harness.table(header, rows)
 
 
 def _row(text: str, runs: dict[str, list[T]], shares: Callable[[T], tuple[float, float]]) -> list[str]:

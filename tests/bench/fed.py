@@ -16,8 +16,8 @@ from tests.bench.world import manifest, place
 from tests.cluster.ports import LOOPBACK
 from tests.serve_fakes import World, revision, status_of
 
-from configregistry import pauses
-from configregistry.serve import ReadApp, serve_http
+from configregistry.app import pauses
+from configregistry.serve import App, serve_http
 
 
 def put(world: World, number: int, version: int) -> None:
@@ -36,7 +36,7 @@ async def serve(port: int, registries: int) -> None:
     for number in range(registries):
         put(world, number, 1)
     world.flush()
-    server = await serve_http(ReadApp(world.routes, world.metrics, lambda: 0.0), LOOPBACK, port)
+    server = await serve_http(App(world.service.routes, world.metrics, lambda: 0.0), LOOPBACK, port)
     pauses.filled()
     orders = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)

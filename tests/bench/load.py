@@ -13,11 +13,14 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from tests.servers.debian import find_program
 
+CONNECTIONS = 16
+"""Of wrk."""
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 
 
@@ -29,11 +32,12 @@ class Measured(NamedTuple):
     p99: float
 
 
-def wrk(url: str, seconds: float, connections: int = 16) -> Measured:
-    """Run wrk. Raises when the server answered anything but well."""
+def wrk(url: str, seconds: float, headers: Mapping[str, str] | None = None) -> Measured:
+    """Run wrk; a header's `_` stands for `-`. Raises when the server answered anything but well."""
     program = find_program("wrk", "/usr/bin/wrk", ["wrk", "libluajit-5.1-2"])
+    given = [part for name, value in (headers or {}).items() for part in ("-H", f"{name.replace('_', '-')}: {value}")]
     told = subprocess.run(
-        [program.path, "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", url],
+        [program.path, "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "--latency", *given, url],
         env={**os.environ, **program.environment},
         capture_output=True,
         text=True,

@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.bench.product import SERVER_CORE, pin
 from tests.cluster.ports import LOOPBACK, pick_ports
@@ -29,13 +30,23 @@ http {{
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 
+class Nginx(NamedTuple):
+    """An nginx that runs."""
+
+    url: str
+    """Of the first file; others are beside it."""
+    pid: int
+
+
 @contextmanager
-def nginx(directory: Path, body: bytes) -> Iterator[str]:
-    """Serve this body on the server's core; gives its URL."""
+def nginx(directory: Path, **bodies: bytes) -> Iterator[Nginx]:
+    """Serve these bodies, each under its name, on the server's core."""
     program = find_program("nginx", "/usr/sbin/nginx", ["nginx"])
     home = directory / "nginx"
     (home / "www").mkdir(parents=True, exist_ok=True)
-    (home / "www" / "key").write_bytes(body)
+    for name, body in bodies.items():
+        (home / "www" / name).write_bytes(body)
+    first = next(iter(bodies))
     address = f"{LOOPBACK}:{pick_ports(1)[0]}"
     config = home / "nginx.conf"
     config.write_text(_CONFIG.format(directory=home, address=address))
@@ -49,16 +60,16 @@ def nginx(directory: Path, body: bytes) -> Iterator[str]:
     )
     try:
         pin(process.identity.pid, {SERVER_CORE})
-        url = f"http://{address}/key"
+        url = f"http://{address}/{first}"
         for attempt in range(200):
             try:
                 with _open(url, timeout=5) as answer:
-                    assert answer.read() == body
+                    assert answer.read() == bodies[first]
                 break
             except OSError:
                 if attempt == 199 or not process.alive():
                     raise RuntimeError((home / "error.log").read_text() + (home / "log").read_text()) from None
                 time.sleep(0.02)
-        yield url
+        yield Nginx(url, process.identity.pid)
     finally:
         process.end(grace=5.0)

@@ -12,6 +12,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +42,7 @@ class ProductError(Exception):
 
 
 class Product:
-    """`configregistry run` against one API server; ends with the context, or with this process."""
+    """`configregistry run` (or `serve`, `controller`) against an API server; ends with the context."""
 
     def __init__(
         self,
@@ -48,17 +50,21 @@ class Product:
         directory: Path,
         *,
         cores: set[int] | None = None,
-        module: str = "configregistry",
+        command: str = "run",
+        options: Sequence[str] = (),
+        name: str = "",
         **environment: str,
     ) -> None:
         self._kubeconfig = kubeconfig
         self._directory = directory
         self._environment = environment
         self._cores = cores
-        self._module = module
+        self._command = command
+        self._name = name or command
+        self._options = list(options)
         self._process: Process | None = None
         self._read = 0
-        self.log = directory / f"{module}.log"
+        self.log = directory / f"{self._name}.log"
         self.port, self.probe_port = pick_ports(2)
         self.started = 0.0
         """Monotonic time of the start."""
@@ -80,12 +86,14 @@ class Product:
         self.log.unlink(missing_ok=True)
         self._read = 0
         arguments = ["--kubeconfig", str(self._kubeconfig), "--log-format", "json"]
-        ports = ["--port", str(self.port), "--probe-port", str(self.probe_port)]
+        ports = ["--probe-port", str(self.probe_port)]
+        if self._command != "controller":
+            ports += ["--port", str(self.port)]
         self.started = time.monotonic()
         self._process = spawn(
-            [sys.executable, "-m", self._module, "run", *arguments, *ports],
+            [sys.executable, "-m", "configregistry", self._command, *arguments, *ports, *self._options],
             log=self.log,
-            pid_file=self._directory / f"{self._module}.pid",
+            pid_file=self._directory / f"{self._name}.pid",
             directory=REPOSITORY,
             environment={**kept, "PYTHONPATH": f"{SOURCES}{os.pathsep}{REPOSITORY}", **self._environment},
             detached=False,
@@ -190,7 +198,7 @@ class Product:
 
     def resident(self) -> float:
         """Resident memory, in MiB."""
-        return _status(self.pid, "VmRSS")
+        return resident_mib(self.pid)
 
     def peak(self) -> float:
         """The most that it ever had, in MiB."""
@@ -217,6 +225,20 @@ def client_cores() -> set[int]:
     return set(range(os.cpu_count() or 1)) - {SERVER_CORE} or {SERVER_CORE}
 
 
+@contextmanager
+def starting_on(cores: set[int]) -> Iterator[None]:
+    """What is started meanwhile by this thread is on these cores from its first moment."""
+    if (os.cpu_count() or 1) <= max(cores) or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def cpu_seconds(pid: int) -> float:
     """Seconds of processor of a process, to the nanosecond where the kernel tells it."""
     total = 0.0
@@ -226,6 +248,11 @@ def cpu_seconds(pid: int) -> float:
         except OSError:
             continue
     return total
+
+
+def resident_mib(pid: int) -> float:
+    """Resident memory of a process, in MiB."""
+    return _status(pid, "VmRSS")
 
 
 def _status(pid: int, name: str) -> float:

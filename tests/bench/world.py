@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -94,9 +94,25 @@ class World:
         self.cluster.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def product(self, *, cores: set[int] | None = None, module: str = "configregistry", **environment: str) -> Product:
+    def product(
+        self,
+        command: str = "run",
+        options: Sequence[str] = (),
+        *,
+        name: str = "",
+        cores: set[int] | None = None,
+        **environment: str,
+    ) -> Product:
         """A product for this API server, to be entered."""
-        return Product(self.cluster.kubeconfig, self.directory, cores=cores, module=module, **environment)
+        return Product(
+            self.cluster.kubeconfig,
+            self.directory,
+            cores=cores,
+            command=command,
+            options=options,
+            name=name,
+            **environment,
+        )
 
     def grow(self, registries: int) -> float:
         """Create registries, new ones, until there are so many; gives the seconds that took."""
