@@ -154,9 +154,9 @@ async def test_an_unknown_token_and_a_missing_right(case: Case) -> None:
         await case.waits("t", THEIRS)
     assert (refused.value.status, refused.value.name) == (403, "Forbidden")
     assert refused.value.detail == "anna may not get configregistries/data of shop/neighbour"
-    with pytest.raises(Problem, match="anna may not list configregistries/data of all of shop"):
+    with pytest.raises(Problem, match="anna may not list configregistries/data of namespace shop"):
         await case.waits("t", ALL)
-    with pytest.raises(Problem, match="anna may not update configregistries/consumers-exchange of all of the cluster"):
+    with pytest.raises(Problem, match="anna may not update configregistries/consumers-exchange of any namespace"):
         await case.waits("t", Need("update", "consumers-exchange", "", ""))
     assert await case.outcome("t", OURS, THEIRS) == 403
     assert await case.outcome("t") == "anna"

@@ -38,7 +38,7 @@ class FakeGuard:
 
 
 @pytest.mark.parametrize(("verdict", "more"), [(None, True), ("known", True), ("later", False), ("refused", False)])
-def test_only_who_is_known_may_bring_much(verdict: str | None, more: bool) -> None:
+async def test_only_who_is_known_may_bring_much(verdict: str | None, more: bool) -> None:
     world = World()
     guard = FakeGuard(verdict) if verdict else None
     app = App(world.service.routes, world.metrics, lambda: 0.0, guard=guard)
@@ -75,6 +75,19 @@ async def test_a_user_is_told_to_the_route_and_streams_are_looked_at() -> None:
             assert reply.status == 200
         assert guard.asked == [needs, needs]
     assert seen == ["somebody", "somebody", "over /x/stream get"] * 2
+
+
+@pytest.mark.parametrize("name", ["x\ndata: evil\n\n", "X", "a b", "-a", "ä", "a" * 300])
+def test_what_nothing_can_be_called_is_not_looked_for(name: str) -> None:
+    def handle(_request: Request, _place: Place) -> Response:
+        raise AssertionError
+
+    routes = Routes([Route("GET", "/n/{namespace}/r/{name}/x", handle, lambda _request, _place: ())])
+    app = App(routes, World().metrics, lambda: 0.0)
+    for path in (f"/n/{name}/r/a/x", f"/n/a/r/{name}/x"):
+        reply = app(request(path))
+        assert isinstance(reply, Response)
+        assert reply.status == 404
 
 
 async def test_who_is_refused_reaches_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 import zlib
 from typing import Any
 
@@ -29,7 +30,30 @@ UNPACK: dict[str | None, Any] = {
 
 
 def settled() -> None:
-    compress.in_background(lambda: None).result(10)  # one thread, in order
+    last = compress.in_background(lambda: None)  # one thread, in order
+    assert last is not None
+    last.result(10)
+
+
+def test_few_bodies_wait_to_be_packed_and_the_next_one_who_asks_tries_again() -> None:
+    go, wanted = threading.Event(), asking(accept_encoding="gzip")
+
+    def block() -> None:
+        go.wait(10)
+
+    blocked = compress.in_background(block)
+    assert blocked is not None
+    answers = [Answer(bytes(compress.AT_ONCE + 1), []) for _ in range(2 * compress.MAX_QUEUED)]
+    try:
+        assert all(answer.to(wanted) is answer.found for answer in answers)
+        assert compress.in_background(lambda: None) is None
+        assert answers[-1].to(wanted) is answers[-1].found
+    finally:
+        go.set()
+    blocked.result(10)
+    for answer in answers:
+        while answer.to(wanted) is answer.found:
+            time.sleep(0.001)
 
 
 def asking(**headers: str) -> Request:

@@ -337,6 +337,17 @@ async def test_draining_answers_all_with_what_is_there(held: Held) -> None:
     assert (await late).status == 304
 
 
+async def test_no_more_are_held_than_there_is_room_for(held: Held) -> None:
+    held.waits._max_held = 2
+    etag = held.etag()
+    waiting = [await held.hold(query="wait=30s", if_none_match=etag) for _ in range(2)]
+    refused = held.now(query="wait=30s", if_none_match=etag)
+    assert (refused.status, body(refused)["type"].rpartition("/")[2]) == (503, "TooManyWaiting")
+    assert held.now(query="wait=30s").status == 200  # nothing to wait for
+    held.waits.drain()
+    assert [(await each).status for each in waiting] == [304, 304]
+
+
 async def test_many_who_wait_for_one_publication_leave_others_their_turn(held: Held) -> None:
     etag = held.etag()
     waiting = [held.ask(query="wait=30s", if_none_match=etag) for _ in range(3 * AT_ONCE)]

@@ -106,20 +106,18 @@ class Program:
         """Start everything, and end it when `stop` is set. Raises when a part ends by itself."""
         settings = self._settings
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._probes.stop)  # the last thing to end: until then it says that this ends
             for half in self._halves:
                 stack.push_async_callback(half.close)
             with listening("--probe-port", settings.host, settings.probe_port):
                 await self._probes.start()
-            stack.push_async_callback(self._probes.stop)
             for half in self._halves:
                 await half.open()
             _log.info("started", probes=f"http://{settings.host}:{self._probes.port}")
             await self._until(stop)
             _log.info("ending")
-            _insist(STOP_WITHIN)
             self._probes.drain()
-            for half in self._halves:
-                await half.drain()
+            await asyncio.gather(*(half.drain() for half in self._halves))
 
     async def _until(self, stop: asyncio.Event) -> None:
         """Have all parts run until `stop` is set; an end of one by itself is a defect, and ends the program."""
@@ -134,6 +132,7 @@ class Program:
                 for task in done:
                     task.result()
         finally:
+            _insist(STOP_WITHIN, 0 if stopped.done() else 1)
             for task in (begun, stopped, *tasks):
                 task.cancel()
             await asyncio.gather(begun, stopped, *tasks, return_exceptions=True)
@@ -158,12 +157,12 @@ class Program:
         pauses.filled()
 
 
-def _insist(seconds: float) -> None:
+def _insist(seconds: float, code: int) -> None:
     """End the process in so many seconds whatever still runs: all that matters has been written long ago."""
 
     def end() -> None:
         _log.warning("not all parts have ended in time", seconds=seconds)
-        os._exit(0)
+        os._exit(code)
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True

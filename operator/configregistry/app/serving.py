@@ -26,11 +26,16 @@ from configregistry.serve.auth import KubernetesGuard, Streams, Times
 from configregistry.serve.consumers import Consumers
 from configregistry.serve.hotkeys import HotKeys, HotLimits, Lag
 from configregistry.serve.wire import TlsFiles
+from configregistry.serve.wire.certificates import NoCertificate
 from configregistry.settings import Settings
 from configregistry.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
 
+LINGER: Final = 1.0
+"""Seconds that are answered behind /readyz saying no: a Service's endpoints follow some time later."""
+END: Final = 1.5
+"""Seconds that requests under way and streams have at the end."""
 PUBLISHED: Final = 30.0
 """Seconds that the start waits at most for what was listed to be published."""
 
@@ -127,13 +132,14 @@ class Serving:
         """Nothing of this half comes later."""
 
     async def drain(self) -> None:
-        """Answer what is held; the server then says goodbye to streams."""
+        """Answer what is held, and go on answering while those who ask learn that this replica ends."""
         self._service.waits.drain()
+        await asyncio.sleep(LINGER)
 
     async def close(self) -> None:
         """End the listener, then what fills the memory."""
         if self._server is not None:
-            await self._server.stop()
+            await self._server.stop(END)
         if self._guard is not None:
             await self._guard.close()
         await self._loop.close()
@@ -157,5 +163,10 @@ def listening(option: str, host: str, port: int) -> Iterator[None]:
     try:
         yield
     except (OSError, HttpServerFailed) as error:
-        told = f"cannot listen on {host}:{port} ({error}): end what listens there, or choose another with {option}"
+        cause = error.__cause__ if isinstance(error, HttpServerFailed) else error
+        if isinstance(cause, NoCertificate):
+            raise UsageError(
+                f"--tls-certificate, --tls-key: {cause}: expected PEM files that belong together"
+            ) from error
+        told = f"cannot listen on {host}:{port} ({cause}): end what listens there, or choose another with {option}"
         raise UsageError(told) from error

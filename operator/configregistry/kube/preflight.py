@@ -114,8 +114,8 @@ async def check_rights(api: Api, namespaces: Sequence[str] | None, needs: Sequen
             for place, rights in lacking.items()
         )
         raise NotPermittedError(
-            f"these credentials may not: {told}. Bind them to the roles of the Helm chart, "
-            "or name the namespaces in which they have these rights"
+            f"these credentials may not: {told}. Give them these rights (docs/serving.md has the roles), "
+            "or name the namespaces in which they have them"
         )
 
 

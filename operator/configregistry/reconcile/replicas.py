@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Final, NamedTuple, Protocol
 
@@ -27,6 +27,8 @@ from configregistry.model.reports import EXCHANGE_PATH, Exchange, ReplicaReports
 
 TIMEOUT: Final = 1.5
 """Seconds for a replica to answer whole; well below EXCHANGE_EVERY, or a hanging one would slow the rounds."""
+AGAIN: Final = 0.3
+"""Seconds after which a list that was too large is given once more."""
 LONGEST: Final = 64 * 1024 * 1024
 """Bytes of an answer that are read: 100,000 consumers with long labels."""
 PORT: Final = "http"
@@ -128,6 +130,16 @@ class _UnansweredError(Exception):
     """There is no answer that says anything."""
 
 
+_ADVICE: Final[Mapping[int, str]] = {
+    HTTPStatus.UNAUTHORIZED: ": name a token with --replica-token-file",
+    HTTPStatus.FORBIDDEN: ": its token needs the right to update configregistries/consumers-exchange",
+}
+
+
+class _TooLargeError(_UnansweredError):
+    """So much is not taken, or not yet."""
+
+
 class OverHttp:
     """Replicas elsewhere. Made inside the running loop; `close` ends it.
 
@@ -190,7 +202,12 @@ class OverHttp:
     async def _ask(self, replica: Replica, body: bytes) -> Answer:
         try:
             async with asyncio.timeout(self._timeout):
-                reports = await self._post(replica.url, body)
+                try:
+                    reports = await self._post(replica.url, body)
+                except _TooLargeError:
+                    # So much is taken from who is known alone, and with a new token nobody is at first.
+                    await asyncio.sleep(AGAIN)
+                    reports = await self._post(replica.url, body)
         except TimeoutError:
             return Answer(replica.name, None, f"no answer in {self._timeout:g} s")
         except _UnansweredError as error:
@@ -209,8 +226,11 @@ class OverHttp:
             ssl=self._tls() if self._tls is not None else True,
             server_hostname=self._server_hostname,
         ) as response:
+            if response.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+                raise _TooLargeError(f"it takes no list of {len(body)} bytes")
             if response.status != HTTPStatus.OK:
-                raise _UnansweredError(f"it answered {response.status} {response.reason or ''}".rstrip())
+                told = f"it answered {response.status} {response.reason or ''}".rstrip()
+                raise _UnansweredError(told + _ADVICE.get(response.status, ""))
             read = bytearray()
             async for chunk in response.content.iter_chunked(_CHUNK):
                 read += chunk

@@ -6,6 +6,7 @@ counted, says how stale it is, and an unforeseen error is a problem document too
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from time import perf_counter
@@ -62,6 +63,7 @@ class App:
         self._guard = guard
         self._streams = streams
         self._stale_after = stale_after
+        self._asking: set[asyncio.Future[str]] = set()
 
     def __call__(self, request: Request) -> Reply | Awaitable[Reply]:
         """Answer, at once where nothing has to be waited for; never raises."""
@@ -88,10 +90,23 @@ class App:
             route, place = self._find(request)
             if route.body_bytes and self._guard is not None:
                 known = self._guard.check(request, route.needs(request, place))
-                return route.body_bytes if isinstance(known, str) else 0
+                if not isinstance(known, str):
+                    self._get_to_know(known)
+                    return 0
         except Problem:
             return 0
         return route.body_bytes
+
+    def _get_to_know(self, user: Awaitable[str]) -> None:
+        """Find out who it is all the same: whoever is refused more for this reason alone may try again."""
+        task = asyncio.ensure_future(user)
+        self._asking.add(task)
+        task.add_done_callback(self._known)
+
+    def _known(self, task: asyncio.Future[str]) -> None:
+        self._asking.discard(task)
+        if not task.cancelled():
+            task.exception()
 
     def _handled(
         self, request: Request, route: Route, place: Place, needs: tuple[Need, ...], user: str

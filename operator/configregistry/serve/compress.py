@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from threading import BoundedSemaphore
 from typing import Final, NamedTuple
 
 import brotli
@@ -60,11 +61,18 @@ def accepted(header: str) -> tuple[Coding, ...]:
     return _known(header) if len(header) <= MAX_KNOWN else _accepted(header)
 
 
-def in_background(job: Callable[[], None]) -> Future[None]:
-    """Do it in the one thread that packs, in the order in which it is asked for."""
-    return _worker.submit(job)
+def in_background(job: Callable[[], None]) -> Future[None] | None:
+    """Do it in the one thread that packs, in the order in which it is asked for. None: too many wait for that."""
+    if not _room.acquire(blocking=False):
+        return None
+    made = _worker.submit(job)
+    made.add_done_callback(lambda _: _room.release())
+    return made
 
 
+MAX_QUEUED: Final = 16
+"""Bodies that wait to be packed: each is some hundred kilobytes, and the next one who asks may try again."""
+_room: Final = BoundedSemaphore(MAX_QUEUED)
 _worker: Final = ThreadPoolExecutor(1, thread_name_prefix="compress")
 
 

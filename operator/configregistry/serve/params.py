@@ -43,7 +43,8 @@ class Params:
                 if len(value) > MAX_TARGET:
                     raise bad_parameter(name, f"expected at most {MAX_TARGET} characters")
             elif name not in names:
-                raise bad_parameter(name, "unknown parameter")
+                expected = ", ".join(["target", "attr.NAME", *sorted(names)])
+                raise bad_parameter(name, f"unknown parameter; expected {expected}")
 
     @property
     def target(self) -> str | None:

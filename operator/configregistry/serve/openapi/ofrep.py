@@ -61,7 +61,7 @@ def _refused(text: str) -> Json:
 def _post(name: str, summary: str, answers: Json, lead: list[Json]) -> Json:
     errors = {
         "400": _refused("PARSE_ERROR, INVALID_CONTEXT, or GENERAL: a parameter; a problem for a header."),
-        "404": _error("FLAG_NOT_FOUND; for all flags GENERAL: no such registry."),
+        "404": _refused("FLAG_NOT_FOUND; for all flags GENERAL: no such registry."),
     }
     return {
         "post": {
