@@ -154,6 +154,28 @@ async def test_a_preface_and_frames_by_the_byte() -> None:
         await client.__aexit__()
 
 
+@pytest.mark.parametrize(
+    "header",
+    [("authorization", "Bearer "), ("x", " a"), ("x", "a\r\ny: z"), ("X", "a"), ("connection", "close"), ("te", "x")],
+)
+async def test_a_bad_header_is_an_error_of_its_request_alone(header: tuple[str, str]) -> None:
+    """Behind a proxy a connection has many clients: one of them must not end what the others follow."""
+    streams = Streams()
+    async with (
+        serving(lambda request: streams(request) if request.path == "/stream" else echo(request)) as server,
+        Client(server.port) as client,
+    ):
+        client.frames.config.validate_outbound_headers = False
+        client.frames.config.normalize_outbound_headers = False
+        stream = client.ask("/stream")
+        await client.event(h2.events.ResponseReceived, stream)
+        status, headers, _ = await client.answer(client.ask("/a", header))
+        assert (status, headers["content-type"]) == (400, "application/problem+json")
+        streams.feeds[0].sink.write(b"still here")
+        assert (await client.event(h2.events.DataReceived, stream)).data == b"still here"
+        assert (await client.answer(client.ask("/a")))[0] == 200
+
+
 # Windows.
 
 
@@ -350,6 +372,23 @@ async def test_a_body_without_end_and_one_that_does_not_come() -> None:
             event = await client.event(h2.events.ResponseReceived, number)
             assert (":status", status) in [(str(name), str(value)) for name, value in event.headers]
         assert (await client.answer(client.ask("/")))[0] == 200
+
+
+async def test_contents_of_many_requests_are_bounded_together() -> None:
+    async with serving(echo, limits=Limits(body_bytes=10_000)) as server, Client(server.port) as client:
+        numbers = [client.ask("/", method="PUT", end=False) for _ in range(6)]
+        for number in numbers[:5]:
+            client.frames.send_data(number, b"x" * 9_000)
+        client.flush()
+        refused = await client.event(h2.events.StreamReset, numbers[4])
+        assert refused.error_code == ErrorCodes.REFUSED_STREAM
+        for number in numbers[:4]:
+            client.frames.send_data(number, b"", end_stream=True)
+            client.flush()
+            assert json.loads((await client.answer(number))[2])[3] == 9_000
+        client.frames.send_data(numbers[5], b"x" * 9_000, end_stream=True)
+        client.flush()
+        assert json.loads((await client.answer(numbers[5]))[2])[3] == 9_000
 
 
 async def test_the_client_that_waits_for_100_gets_it() -> None:

@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import sys
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -472,6 +473,93 @@ async def test_a_stream_is_told_of_little_too() -> None:
         await ending
 
 
+async def test_one_event_for_many_clients_that_do_not_read_is_there_once() -> None:
+    streams, number, size = Streams(), 200, 512 * 1024
+    async with serving(streams) as server:
+        clients = [socket.socket() for _ in range(number)]
+        try:
+            for client in clients:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
+                client.connect((HOST, server.port))
+                client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await until(lambda: len(streams.feeds) == number)
+            tracemalloc.start()
+            try:
+                event = os.urandom(size)
+                for feed in streams.feeds:
+                    feed.sink.write(event)
+                grown, _most = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            pending = sum(feed.sink.pending for feed in streams.feeds)
+            assert pending > number * size / 10, "most of it cannot be taken"
+            assert grown < number * size / 4
+            assert grown < pending / 2
+            loop = asyncio.get_running_loop()
+            clients[0].setblocking(False)
+            told = b""
+            while not told.endswith(event + b"\r\n"):
+                told += await loop.sock_recv(clients[0], 100_000)
+            await streams.feeds[0].until("resumed")
+            assert streams.feeds[0].left == [0]
+        finally:
+            for client in clients:
+                client.close()
+
+
+@pytest.mark.parametrize("pieces", [[10_000_000], [1000] * 5000, [70_000, 1, 65_536, 10] * 60])
+async def test_a_stream_that_is_ended_before_its_client_reads_is_complete(pieces: list[int]) -> None:
+    streams = Streams()
+
+    def handle(request: Request) -> Reply:
+        return streams(request) if request.path == "/stream" else echo(request)
+
+    async with serving(handle) as server, Client(server.port) as client:
+        client.send("/stream")
+        client.send("/after")
+        await client.head()
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        feed = streams.feeds[0]
+        for number, size in enumerate(pieces):
+            feed.sink.write(b"%d" % (number % 10) * size)
+        assert 0 < feed.sink.pending < sum(pieces) + 20 * len(pieces)
+        feed.sink.end()
+        await feed.until("closed")
+        client.writer.write_eof()  # it has asked all it wants
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for number, size in enumerate(pieces):
+            assert await client.chunk() == b"%d" % (number % 10) * size
+        assert await client.chunk() == b""
+        assert feed.told == ["closed"]
+        assert json.loads((await client.receive()).body)[1] == "/after"
+        assert await client.ended() == b""
+
+
+async def test_a_client_that_does_not_read_a_stream_that_was_ended_is_cut_off() -> None:
+    streams, counted = Streams(LARGE), Counted()
+    limits = Limits(stall_seconds=0.3)
+    async with serving(streams, limits=limits, observer=counted) as server, Client(server.port) as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        client.send("/")
+        await until(lambda: streams.feeds)
+        streams.feeds[0].sink.end()
+        await until(lambda: counted.most == 1 and counted.open == 0)
+        assert streams.feeds[0].told == ["closed"]
+
+
+async def test_a_client_that_ends_its_side_gets_what_was_written_to_its_stream() -> None:
+    streams = Streams(LARGE)
+    async with serving(streams) as server, Client(server.port) as client:
+        client.send("/stream")
+        client.send("/after")
+        client.writer.write_eof()
+        await client.head()
+        assert await client.chunk() == LARGE
+        assert await client.ended() == b"", "an answer would be taken for the next chunk"
+        await streams.feeds[0].until("closed")
+        assert streams.feeds[0].told == ["closed"]
+
+
 async def test_a_client_that_asks_on_and_on_while_it_waits_is_not_read_on_and_on() -> None:
     leave = asyncio.Event()
 
@@ -707,6 +795,62 @@ async def test_a_client_that_ends_its_side_gets_its_answers() -> None:
         for number in range(100):
             assert json.loads((await client.receive()).body)[1] == f"/{number}"
         assert await client.ended() == b""
+
+
+@pytest.mark.parametrize("what", ["answer", "stream"])
+async def test_a_client_that_ends_its_side_gets_what_is_waited_for(what: str) -> None:
+    streams, leave = Streams(b"first"), asyncio.Event()
+
+    async def wait(request: Request) -> Reply:
+        await leave.wait()
+        return streams(request) if request.path == "/stream" else echo(request)
+
+    async with serving(wait) as server, Client(server.port) as client:
+        client.send(f"/{what}")
+        await until(lambda: server._shared.connections)  # type: ignore[union-attr]
+        connection: Any = next(iter(server._shared.connections))  # type: ignore[union-attr]
+        await until(lambda: connection._current)
+        client.writer.write_eof()
+        await until(lambda: connection._ended)
+        leave.set()
+        if what == "answer":
+            assert json.loads((await client.receive()).body)[1] == "/answer"
+        else:
+            await client.head()
+            assert await client.chunk() == b"first"
+            await streams.feeds[0].until("closed")
+        assert await client.ended() == b""
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_a_client_that_ends_its_side_is_not_answered_after_long(
+    first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may as well be gone."""
+    monkeypatch.setattr("configregistry.serve.wire.http1.LINGER", 1.0)
+    leave, ended = asyncio.Event(), list[str]()
+
+    async def wait(request: Request) -> Reply:
+        try:
+            await (leave if request.path == "/short" else asyncio.Event()).wait()
+        finally:
+            ended.append(request.path)
+        return echo(request)
+
+    counted = Counted()
+    paths = [*["/short"] * first, "/long", "/never"]
+    async with serving(wait, observer=counted) as server, Client(server.port) as client:
+        for path in paths:
+            client.send(path)
+        client.writer.write_eof()
+        await until(lambda: server._shared.connections)  # type: ignore[union-attr]
+        connection: Any = next(iter(server._shared.connections))  # type: ignore[union-attr]
+        await until(lambda: connection._ended)
+        leave.set()
+        for _ in range(first):
+            assert json.loads((await client.receive()).body)[1] == "/short"
+        assert await client.ended() == b""
+        await until(lambda: counted.open == 0 and ended == paths[:-1])
 
 
 # The end.

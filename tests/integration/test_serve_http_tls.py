@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,38 @@ async def test_streams_and_large_answers(pairs: Path, files: TlsFiles, version: 
         await client.head()
         client.writer.close()
         await streams.feeds[1].until("closed")
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_client_that_breaks_tls_while_it_has_a_stream_ends_its_own(
+    pairs: Path, files: TlsFiles, version: ssl.TLSVersion
+) -> None:
+    streams, context = Streams(), trusting(pairs)
+    context.minimum_version = context.maximum_version = version
+    async with (
+        serving(streams, tls=files) as server,
+        Client(server.port, tls=context) as bad,
+        Client(server.port, tls=context) as good,
+    ):
+        for client in (bad, good):
+            client.send("/stream")
+            await client.head()
+        broken, other = streams.feeds
+        bad.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        while broken.sink.pending < 1_000_000:
+            broken.sink.write(b"x" * 100_000)
+        raw = socket.socket(fileno=os.dup(bad.writer.get_extra_info("socket").fileno()))
+        with raw:
+            raw.send(b"\x17\x03\x03\x00\x20" + b"g" * 32)
+        number = 0
+        while "closed" not in broken.told:
+            for feed in streams.feeds:
+                feed.sink.write(b"%d" % number)
+            assert await good.chunk() == b"%d" % number
+            number += 1
+        broken.sink.write(b"more")
+        assert other.told == []
+        assert broken.told == ["closed"]
 
 
 async def test_older_versions_are_not_spoken(pairs: Path, files: TlsFiles) -> None:

@@ -60,12 +60,12 @@ def served() -> Served:
     return Served()
 
 
-def connect(served: Served) -> Sink:
+def connect(served: Served, sink: Sink | None = None) -> Sink:
     route, place = served.routes.find(request(CONSUMERS))
     reply = route.handle(request(CONSUMERS, headers={"accept": "text/event-stream"}), place)
     assert isinstance(reply, Stream)
     assert (reply.status, dict(reply.headers)["content-type"]) == (200, "text/event-stream")
-    sink = Sink()
+    sink = sink or Sink()
     sink.feed = reply.open(sink)
     return sink
 
@@ -164,6 +164,81 @@ def test_a_client_that_takes_nothing_is_cut_off(served: Served) -> None:
     assert (stuck.over, fine.over) == ("aborted", "")
     assert fine.taken.count(b":\n\n") == 2
     assert len(served.room.streams) == 1
+
+
+class Faulty(Sink):
+    """A sink with a defect: from its nth write on it raises; with `stubborn` it cannot even be aborted."""
+
+    def __init__(self, writes: int, *, stubborn: bool) -> None:
+        super().__init__()
+        self.writes = writes
+        self.stubborn = stubborn
+
+    def write(self, data: bytes) -> None:
+        self.writes -= 1
+        if self.writes < 0:
+            raise AttributeError
+        super().write(data)
+
+    def abort(self) -> None:
+        if self.stubborn:
+            raise AttributeError
+        self.over = "aborted"
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+@pytest.mark.parametrize("writes", range(6))
+def test_a_sink_that_raises_costs_its_own_stream_alone(served: Served, writes: int, stubborn: bool) -> None:
+    """Whether it opens, is told of somebody or of a heartbeat, of another registry of this name or of its end."""
+    fine, faulty = [], []
+    for _ in range(3):
+        faulty.append(connect(served, Faulty(writes, stubborn=stubborn)))
+        fine.append(connect(served))
+    for name in "ab":
+        served.put(name, ttlSeconds=1000)
+        served.time.advance(0.0)
+    served.time.advance(HEARTBEAT + 1)
+    served.world.serve(data={"a": 2}, uid="another", version=1, revision_number=1)
+    last = connect(served)
+    if writes < 5:
+        assert len(served.room.streams) == 4
+    served.world.drop(("shop", "checkout"))
+    served.world.flush()
+    for sink in fine:
+        assert sink.taken.count(b":\n\n") == 1
+        assert [event for event, _ in sink.events()] == ["snapshot", "joined", "joined", "snapshot", "deleted"]
+        assert sink.over == "ended"
+    assert [event for event, _ in last.events()] == ["snapshot", "deleted"]
+    assert [sink.over for sink in faulty] == ["" if stubborn else "aborted"] * 3
+    for sink in [*fine, *faulty, last]:
+        assert sink.feed is not None
+        sink.feed.resumed()
+        sink.close()
+    assert len(served.room.streams) == 0
+
+
+def test_who_comes_back_to_a_snapshot_is_not_told_again_of_what_it_has(served: Served) -> None:
+    sink, other = connect(served), connect(served)
+    served.put("soon", ttlSeconds=10)
+    sink.stuck = True
+    number = 0
+    while sink.pending <= MAX_PENDING:
+        served.put(f"c{number:03}", labels={"a": "x" * 2000}, ttlSeconds=1000)
+        served.time.advance(0.0)
+        number += 1
+    served.put("unheard", ttlSeconds=1000)
+    served.time.advance(0.0)
+    sink.events()
+    served.put("late", ttlSeconds=1000)
+    served.ask("DELETE", "/c000")
+    sink.take()
+    served.time.advance(0.0)
+    ((event, snapshot),) = sink.events()
+    assert event == "snapshot"
+    assert "late" in ids(snapshot)
+    assert "c000" not in ids(snapshot)
+    told = [data["id"] for event, data in other.events() if event == "left"]
+    assert told == ["c000"]
 
 
 def test_nothing_stays_of_streams_that_ended(served: Served) -> None:

@@ -274,6 +274,70 @@ async def test_reads_go_on_while_many_streams_are_told(room: Room) -> None:
     assert len(sinks[-1].events()) == 1
 
 
+class Faulty(FakeSink):
+    """A sink with a defect: from its nth write on it raises; with `stubborn` it cannot even be aborted."""
+
+    def __init__(self, writes: int, *, stubborn: bool = False) -> None:
+        super().__init__()
+        self.writes = writes
+        self.stubborn = stubborn
+
+    def write(self, data: bytes) -> None:
+        self.writes -= 1
+        if self.writes < 0:
+            raise AttributeError
+        super().write(data)
+
+    def abort(self) -> None:
+        if self.stubborn:
+            raise AttributeError
+        super().abort()
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+@pytest.mark.parametrize("writes", range(6))
+async def test_a_sink_that_raises_costs_its_own_stream_alone(room: Room, writes: int, stubborn: bool) -> None:
+    """Whether it is told first, in the middle or in a later turn, by a notice or by a heartbeat."""
+    fine, faulty = [], []
+    for place in range(AT_ONCE + 40):
+        if place % 50 == 0:
+            faulty.append(room.connect(sink=Faulty(writes, stubborn=stubborn)))
+        fine.append(room.connect())
+    for _ in range(2):
+        room.change()
+        await room.time.advance(HEARTBEAT)
+    room.change()
+    await room.time.advance()
+    assert {len(sink.events()) for sink in fine} == {4}
+    assert {sink.comments() for sink in fine} == {3}
+    assert {sink.over for sink in faulty} == {"" if stubborn else "aborted"}
+    assert len(room.events) == counted(room, "configregistry_watchers") == len(fine)
+    assert counted(room, "configregistry_watch_cut_off_total", reason="defect") == len(faulty)
+    for sink in [*fine, *faulty]:
+        assert sink.feed is not None
+        sink.feed.resumed()
+        sink.feed.closed()
+    assert len(room.events) == counted(room, "configregistry_watchers") == 0
+
+
+async def test_a_name_cannot_write_into_the_stream() -> None:
+    """Rooms do not count on what the table of routes lets through."""
+    events = Room().events
+    for name in ("x\ndata: evil\n\n", "x\r\revent: evil", "x\0", "x\u2028\udc80", "x,y:z"):
+        sink = FakeSink()
+        sink.feed = events.stream("shop", name, None).open(sink)
+        (event,) = sink.events()
+        assert set(event) == {"id", "data"}
+        assert json.loads(event["data"])["etag"] == event["id"]
+        assert not set("\r\n\0,:").intersection(event["id"])
+        again = FakeSink()
+        again.feed = events.stream("shop", name, event["id"]).open(again)
+        assert again.events() == []
+        for each in (sink, again):
+            each.abort()
+    await asyncio.sleep(0)
+
+
 # A replica that is behind.
 
 

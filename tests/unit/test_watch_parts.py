@@ -115,10 +115,40 @@ def test_a_difference_is_that_of_the_whole(
 
 
 def test_what_is_encoded_is_bounded() -> None:
-    encoded = Encoded(100)
+    encoded = Encoded(5000)
     for number in range(50):
-        assert encoded.get(number, lambda: b"x" * 30) == b"x" * 30
-    assert encoded.size == 90
-    assert encoded.get("large", lambda: b"y" * 101) == b"y" * 101
-    assert encoded.size == 90
-    assert encoded.get(49, lambda: b"again") == b"x" * 30
+        assert encoded.get(number, lambda: b"x" * 600) == b"x" * 600
+    assert encoded.size == 3 * (600 + 1024 + 32)
+    assert encoded.get("large", lambda: b"y" * 5000) == b"y" * 5000
+    assert len(encoded._known) == 3
+    assert encoded.get(49, lambda: b"again") == b"x" * 600
+
+
+@given(st.lists(st.tuples(st.text("ab", max_size=2000), st.sampled_from([0, 0, 1, 900])), max_size=60))
+def test_what_is_encoded_counts_with_its_name_and_nothing_is_not_kept(asked: list[tuple[str, int]]) -> None:
+    """Clients choose the names in part, and much that could be asked for says nothing."""
+    encoded = Encoded(8000)
+    for name, size in asked:
+        encoded.get(("delta", (name,)), lambda size=size: b"z" * size)  # type: ignore[misc]
+        known = encoded._known
+        held = 0
+        for place, (data, _) in known.items():
+            assert isinstance(place, tuple)
+            held += 1024 + len(data) + len(place[1][0])
+        assert held <= encoded.size <= 8000
+        assert all(data for data, _ in known.values())
+
+
+def test_a_cursor_holds_nothing_longer_than_ours() -> None:
+    key = ("shop", "checkout")
+    link = Link("checkout", b"u" * 6, b"f" * 6, 1, 1, b"h" * 6, canary=False, dropped=False)
+    base = link._replace(name="b" * 253)
+    assert decode(encode([key], [(link, base)]).decode(), [key]) == ((link, base),)
+    for wrong in (
+        base._replace(name="b" * 254),
+        base._replace(uid=b"u" * 7),
+        base._replace(former=b"f" * 4000),
+        base._replace(hash=b"h" * 7),
+    ):
+        assert decode(encode([key], [(link, wrong)]).decode(), [key]) == (UNKNOWN,)
+    assert decode(encode([key], [(link, base) * 5]).decode(), [key]) == (UNKNOWN,), "longer than any chain"

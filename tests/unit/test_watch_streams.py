@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from tests.watch_clients import Client, FakeSink, parse
 from configregistry.serve.app import App
 from configregistry.serve.responses import Problem, Request, Response, Stream
 from configregistry.serve.routes import Need, Place, Routes
-from configregistry.serve.watch import WatchRoutes, turn, watches
-from configregistry.serve.watch.cursor import MAX_CURSOR
+from configregistry.serve.service import Service
+from configregistry.serve.watch import WatchRoutes, past, turn, watches
+from configregistry.serve.watch.cursor import MAX_CURSOR, decode, encode
+from configregistry.serve.watch.past import MAX_MOMENTS
 from configregistry.telemetry.metrics import Metrics
 
 KEY = ("shop", "checkout")
@@ -333,6 +336,83 @@ def test_a_registry_never_heard_of_is_waited_for_and_then_gone() -> None:
     assert other.has == {"shop/checkout": {"n": 1}}
 
 
+def test_a_replica_that_does_not_hear_waits_for_as_long_as_that_lasts() -> None:
+    """A registry that was created meanwhile exists, although this replica has never heard of it."""
+    elsewhere, world, client = World(), World(), Client()
+    stale = [600.0]
+    world.service.watches._staleness = lambda: stale[0]
+    elsewhere.serve(data={"n": 1})
+    client.connect(elsewhere)
+    client.poll()
+    client.connect(world)
+    for _ in range(10):
+        beat(world)
+    assert set(names(client)) == {"progress"}
+    stale[0] = 0.0
+    beat(world)
+    stale[0] = 1.0
+    beat(world)
+    stale[0] = 0.0
+    beat(world)
+    assert set(names(client)) == {"progress"}, "what lacked before is listed only now"
+    beat(world)
+    assert names(client)[-1] == "deleted"
+
+
+def test_staleness_is_handed_over() -> None:
+    service = Service(World().hydrator, staleness=lambda: 7.0)
+    assert service.watches._staleness() == 7.0
+
+
+def test_what_a_resume_costs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, client = World(), Client()
+    world.serve(data={"n": 0})
+    client.connect(world)
+    cursors = [client.poll()[0].id]
+    for number in range(2, MAX_MOMENTS + 40):
+        world.serve(data={"n": number}, version=number, revision_number=number)
+        cursors.append(client.poll()[-1].id)
+    looked: list[int] = []
+    right = past._which
+
+    def which(moment: Any) -> Any:
+        looked.append(moment[0])
+        return right(moment)
+
+    def when(moment: Any) -> Any:
+        looked.append(moment[0])
+        return moment[0]
+
+    monkeypatch.setattr(past, "_which", which)
+    monkeypatch.setattr(past, "_when", when)
+    for behind, shown in [(1, 1), (MAX_MOMENTS, MAX_MOMENTS), (MAX_MOMENTS + 1, MAX_MOMENTS + 1), (MAX_MOMENTS + 2, 1)]:
+        again = Client()
+        looked.clear()
+        again.connect(world, cursor=cursors[-1 - behind])
+        told = again.peek()
+        assert [event.name for event in told] == ["delta"] * shown
+        assert told[-1].data["to"] == MAX_MOMENTS + 39
+        assert all(one.data["to"] == two.data["from"] for one, two in pairwise(told))
+        assert len(looked) <= 20 + 12 * min(behind, MAX_MOMENTS)
+
+
+def test_forged_cursors_fill_nothing() -> None:
+    world, client = World(), Client()
+    world.serve(data={"n": 1})
+    for number in range(2, 52):
+        world.serve(data={"n": 1}, revision_number=number)
+    client.connect(world)
+    (position,) = decode(client.poll()[0].id, [KEY])
+    encoded = world.service.watches._encoded
+    encoded._max_bytes = 20_000
+    for number in range(300):
+        forged = position[0]._replace(revision=number % 50, former=b"%06d" % number)
+        client.connect(world, cursor=encode([KEY], [(forged,)]).decode())
+        client.poll()
+    assert len(encoded._known) <= 20
+    assert encoded.size <= 20_000
+
+
 def test_a_candidate_taken_back_stays_so() -> None:
     """Under the former revision, because the next one names content that is not here yet."""
     ahead, behind, client = World(), World(), Client()
@@ -350,6 +430,25 @@ def test_a_candidate_taken_back_stays_so() -> None:
     assert client.has == {"shop/checkout": {"n": 1}}
     client.connect(behind)
     assert names(client) == ["progress"]
+
+
+def test_a_candidate_taken_back_is_shown_again_before_what_came_next() -> None:
+    world, client = World(), Client()
+    world.serve(data={"n": 1}, canary=CANARY, canary_data={"n": 2})
+    client.connect(world)
+    client.poll()
+    content = {"n": 3}
+    world.put(KEY, "uid-checkout", status_of(2, 3, content))
+    world.flush()
+    assert world.published(*KEY).revision == 1
+    world.record(KEY, 3, revision("uid-checkout", content))
+    world.flush()
+    cursors = [client.cursor, *(event.id for event in client.poll())]
+    for cursor, shown in zip(cursors, ([(2, 1), (1, 3)], [(1, 3)], []), strict=True):
+        again = Client()
+        again.connect(world, cursor=cursor)
+        told = [each.data for each in again.peek() if each.name != "progress"]
+        assert [(each["from"], each["to"]) for each in told] == shown
 
 
 # Limits, and ends.
@@ -521,6 +620,132 @@ def test_a_defect_ends_the_streams_that_it_hits_and_no_others(monkeypatch: pytes
     hit.connect(world)
     hit.poll()
     assert hit.has == {"shop/checkout": {"n": 2}}
+
+
+class Faulty(FakeSink):
+    """A sink with a defect: from its nth write on it raises; with `stubborn` it cannot even be aborted."""
+
+    def __init__(self, writes: int, *, stubborn: bool = False) -> None:
+        super().__init__()
+        self.writes = writes
+        self.stubborn = stubborn
+
+    def write(self, data: bytes) -> None:
+        self.writes -= 1
+        if self.writes < 0:
+            raise AttributeError
+        super().write(data)
+
+    def abort(self) -> None:
+        if self.stubborn:
+            raise AttributeError
+        super().abort()
+
+
+def attach(world: World, sink: FakeSink, query: str) -> FakeSink:
+    reply = world.app(request("/v1/watch", query))
+    assert isinstance(reply, Stream)
+    sink.feed = reply.open(sink)
+    return sink
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+@pytest.mark.parametrize("writes", [1, 2, 3])
+def test_a_sink_that_raises_costs_its_own_stream_alone(writes: int, stubborn: bool) -> None:
+    """In one group with others, and with other groups behind it that are told by the same publication."""
+    world = World()
+    world.serve("a", {"n": 1})
+    world.serve("b", {"n": 1})
+    one, two, both = "registry=shop/a", "registry=shop/a&target=t", "registry=shop/a&registry=shop/b"
+    clients = []
+    faulty = []
+    for query in (one, two, both, "registry=shop/b"):
+        for place in range(3):
+            if place == 1 and query != "registry=shop/b":
+                faulty.append(attach(world, Faulty(writes + (query == both), stubborn=stubborn), query))
+            clients.append(Client(query, path="/v1/watch"))
+            clients[-1].connect(world)
+    for number in range(2, 6):
+        for name in "ab":
+            world.record(("shop", name), number, revision(f"uid-{name}", {"n": number}))
+            world.put(("shop", name), f"uid-{name}", status_of(number, number, {"n": number}))
+        world.flush()
+    for client in clients:
+        told: dict[str, list[int]] = {}
+        for event in client.poll():
+            if event.name == "delta":
+                assert event.data["from"] == event.data["to"] - 1
+            told.setdefault(event.data["registry"], []).append(event.data.get("to", 1))
+        assert all(versions == [1, 2, 3, 4, 5] for versions in told.values()), told
+        assert len(told) == client.query.count("registry=")
+    assert world.service.watches.streams == len(clients)
+    assert [sink.over for sink in faulty] == ["" if stubborn else "aborted"] * 3
+    assert sample(world, "configregistry_watch_cut_off_total", reason="defect") == 3
+    for sink in faulty:
+        assert sink.feed is not None
+        sink.feed.resumed()
+        sink.feed.drain()
+        sink.feed.closed()
+    assert world.service.watches.streams == len(clients)
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_a_sink_that_raises_does_not_end_the_beat(stubborn: bool) -> None:
+    world, client, slow = World(), Client(), Client()
+    world.serve(data={"n": 1})
+    for _ in range(20):
+        attach(world, Faulty(1, stubborn=stubborn), "registry=shop/checkout")
+        client.connect(world)
+    slow.connect(world)
+    beat(world)
+    assert names(client) == ["snapshot", "progress"]
+    assert names(slow) == ["snapshot", "progress"]
+    assert world.service.watches.streams == 2
+
+
+def test_a_sink_that_raises_when_it_is_cut_off_and_when_it_opens() -> None:
+    world, client = World(), Client()
+    world.service.watches._limit = 10
+    world.serve(data={"n": 1})
+    with pytest.raises(AttributeError):
+        attach(world, Faulty(0), "registry=shop/none")
+    assert world.service.watches.streams == 0
+    faulty = Faulty(1)
+    faulty.room = 0
+    attach(world, faulty, "registry=shop/checkout")
+    client.connect(world)
+    assert faulty.pending > 10
+    world.serve(data={"n": 2}, version=2, revision_number=2)
+    assert faulty.over == "aborted"
+    assert names(client) == ["snapshot", "delta"]
+    assert world.service.watches.streams == 1
+
+
+def test_a_connection_that_breaks_takes_its_other_streams_along_and_no_more() -> None:
+    """As one of HTTP/2 does, where the streams of a connection share its end."""
+    world, client = World(), Client()
+    world.serve(data={"n": 1})
+    others: list[FakeSink] = []
+
+    class Shared(Faulty):
+        def abort(self) -> None:
+            super().abort()
+            for other in others:
+                other.abort()
+
+    attach(world, Shared(1), "registry=shop/checkout")
+    others.append(attach(world, FakeSink(), "registry=shop/checkout"))
+    others.append(attach(world, FakeSink(), "registry=shop/checkout&attr.region=eu"))
+    others.append(attach(world, FakeSink(), "registry=shop/checkout&registry=shop/other"))
+    client.connect(world)
+    match = {**CANARY, "weight": 0, "match": [{"attribute": "region", "values": ["eu"]}]}
+    world.serve(data={"n": 1}, revision_number=2, canary=match, canary_data={"n": 2})
+    world.serve(data={"n": 3}, version=3, revision_number=3)
+    assert names(client) == ["snapshot", "progress", "delta"]
+    assert [sink.over for sink in others] == ["aborted"] * 3
+    assert world.service.watches.streams == 1
+    client.disconnect()
+    assert not world.service.watches._groups._by_key
 
 
 # What is refused.

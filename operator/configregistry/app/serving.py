@@ -62,7 +62,9 @@ class Serving:
         following.revisions.subscribe(self._hydrator.revision_changed)
         self._lag = Lag(clock.monotonic, lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call))
         hot = HotKeys(clock.monotonic, HotLimits(), lag=self._lag, metrics=metrics) if settings.hot_keys else None
-        self._service = Service(self._hydrator, clock=clock, metrics=metrics, hot_keys=hot)
+        self._service = Service(
+            self._hydrator, clock=clock, metrics=metrics, hot_keys=hot, staleness=following.staleness
+        )
         metrics.count_consumers(self._service.consumers.counts)
         times = Times(grace=settings.auth_grace)
         kubernetes = settings.auth == "kubernetes"

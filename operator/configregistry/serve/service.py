@@ -5,6 +5,8 @@ The one place that names all of them. It must never hold a rule of its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from configregistry.clock import Clock, SystemClock
 from configregistry.serve import openapi
 from configregistry.serve.consumers import Consumers
@@ -35,6 +37,7 @@ class Service:
         clock: Clock | None = None,
         metrics: Metrics | None = None,
         hot_keys: HotKeys | None = None,
+        staleness: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.cache = cache or Cache(lasting=hot_keys is None)  # hot keys have to see each read
         self.views = Views(hydrator)
@@ -47,7 +50,7 @@ class Service:
         self.ranges = Ranges(self.views, self.cache, self.waits)
         self.versions = Versions(self.views, self.cache, self.waits)
         observer = metrics or Metrics()
-        self.watches = Watches(self.views, observer)
+        self.watches = Watches(self.views, observer, staleness=staleness)
         hydrator.subscribe(self.watches.published)
         self.ofrep_events = Events(hydrator, self.interests, observer)
         self.ofrep = Ofrep(self.views, self.cache, self.waits, self.ofrep_events)

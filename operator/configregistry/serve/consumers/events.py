@@ -8,16 +8,20 @@
 
 No event has an `id`: whoever comes back begins with a snapshot. Nothing is buffered for a client that
 does not keep up: it is told nothing more until it has taken all that is under way, and then gets a
-snapshot; one that takes nothing for two heartbeats is cut off.
+snapshot; one that takes nothing for two heartbeats is cut off. A sink that raises where it promised not to
+costs its own stream alone.
 
 It must never keep a roster that nobody listens to.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, TypeVarTuple
 
 import msgspec
+import structlog
 
 from configregistry.kube.objects import Key
 from configregistry.model.reports import Reason
@@ -39,6 +43,10 @@ _HEADERS: Final = [
     ("x-accel-buffering", "no"),  # nginx holds back what it takes for a page
 ]
 _COMMENT: Final = b":\n\n"
+
+_Args = TypeVarTuple("_Args")
+
+_log = structlog.get_logger(__name__)
 
 
 class Streams:
@@ -78,7 +86,7 @@ class Streams:
         self._timer = self.consumers.later(HEARTBEAT, self._beat)
         for channel in list(self._channels.values()):
             for feed in list(channel.feeds):
-                feed.beat()
+                feed.safely(feed.beat)
 
 
 class _Channel:
@@ -93,10 +101,9 @@ class _Channel:
         roster.listeners.append(self)
 
     def add(self, sink: Sink) -> _Feed:
-        self._flush()
         feed = _Feed(self, sink)
         self.feeds[feed] = None
-        feed.write(self.snapshot())
+        feed.safely(feed.begin)
         return feed
 
     def remove(self, feed: _Feed) -> None:
@@ -107,8 +114,10 @@ class _Channel:
             self._streams.left(self)
 
     def snapshot(self) -> bytes:
+        """Give all; what led to it is told before, to those that it is no news to as well."""
         consumers = self._streams.consumers
         consumers.settle()
+        self._flush()
         return _frame(b"snapshot", self._streams.lists.body(self.roster, consumers.now(), consumers.list_age))
 
     # What the roster tells.
@@ -127,12 +136,10 @@ class _Channel:
         if roster is None:
             frame = _frame(b"deleted", b"{}")
             for feed in list(self.feeds):
-                feed.end(frame)
+                feed.safely(feed.end, frame)
             return
         self.roster = roster
-        frame = self.snapshot()
-        for feed in list(self.feeds):
-            feed.write(frame)
+        self._write(self.snapshot())
 
     def _say(self, event: bytes, data: bytes) -> None:
         if not self._frames:
@@ -142,8 +149,11 @@ class _Channel:
     def _flush(self) -> None:
         frames, self._frames = b"".join(self._frames), []
         if frames:
-            for feed in list(self.feeds):
-                feed.write(frames)
+            self._write(frames)
+
+    def _write(self, frames: bytes) -> None:
+        for feed in list(self.feeds):
+            feed.safely(feed.write, frames)
 
 
 class _Feed:
@@ -152,8 +162,26 @@ class _Feed:
     def __init__(self, channel: _Channel, sink: Sink) -> None:
         self._channel = channel
         self._sink = sink
-        self._behind = False
+        self._behind = True
+        """Told nothing until it gets a snapshot."""
         self._stuck = False
+
+    def safely(self, act: Callable[[*_Args], None], *args: *_Args) -> None:
+        """Do one of these; a sink that raises loses its stream, and its client comes back."""
+        try:
+            act(*args)
+        except Exception:  # noqa: BLE001 - the others of the channel have to be told
+            _log.exception("a stream could not be written to")
+            self._channel.remove(self)
+            with suppress(Exception):
+                self._sink.abort()
+
+    def begin(self) -> None:
+        """Tell all that there is, if it has not been told."""
+        if self._behind:
+            frame = self._channel.snapshot()
+            self._behind = False
+            self._sink.write(frame)
 
     def write(self, frames: bytes) -> None:
         """Tell it, unless it does not keep up."""
@@ -179,9 +207,7 @@ class _Feed:
 
     def resumed(self) -> None:
         self._stuck = False
-        if self._behind:
-            self._behind = False
-            self._sink.write(self._channel.snapshot())
+        self.safely(self.begin)
 
     def drain(self) -> None:
         self._sink.end()

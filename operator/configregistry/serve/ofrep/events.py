@@ -13,7 +13,8 @@ time after they have evaluated, and may have missed what happened in between. A 
 `etag` back as `?flagConfigEtag=`, by which a replica that is behind knows that it is.
 
 A notice says "now", so one is enough for a client that has not taken the last one: nothing is ever
-queued for it. A client that takes nothing for two heartbeats is cut off.
+queued for it. A client that takes nothing for two heartbeats is cut off. A sink that raises where it promised
+not to costs its own stream alone.
 
 It must never take a registry that is not there for an error: an EventSource never comes back from one.
 """
@@ -23,10 +24,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVarTuple
+from urllib.parse import quote
 
 import msgspec
+import structlog
 
 from configregistry.kube.objects import Key
 from configregistry.serve.interest import Interests
@@ -49,6 +53,9 @@ _MAX_STATE: Final = 4096
 _NUMBER: Final = re.compile(r"[0-9]{1,19}")
 
 Sleep = Callable[[float], Awaitable[None]]
+_Args = TypeVarTuple("_Args")
+
+_log = structlog.get_logger(__name__)
 
 
 class Observer(Protocol):
@@ -64,11 +71,12 @@ class Observer(Protocol):
 
 
 def state(at: Snapshot, keys: tuple[Key, ...]) -> str:
-    """Name what these registries give; of one that does not exist nothing but its name."""
+    """Name what these registries give, in one line of ASCII; of one that does not exist nothing but its name."""
     return ",".join(_part(name, at.registry(namespace, name)) for namespace, name in keys)
 
 
 def _part(name: str, registry: Registry | None) -> str:
+    name = _shown(name)
     if registry is None:
         return name
     stable = registry.stable.number if registry.stable is not None else 0
@@ -76,13 +84,18 @@ def _part(name: str, registry: Registry | None) -> str:
     return f"{name}:{registry.uid}:{registry.revision}:{stable}:{canary}"
 
 
+def _shown(name: str) -> str:
+    """Give a name such that nothing in it ends a field: it may be any that a client has put into the path."""
+    return quote(name, safe="", errors="surrogatepass")
+
+
 def behind(at: Snapshot, namespace: str, name: str, told: str) -> bool:
     """Tell whether a state is of a later revision than what is here. What is no state is never later."""
-    names = {key[1] for key in concerned(at, namespace, name)}
+    names = {_shown(key[1]): key[1] for key in concerned(at, namespace, name)}
     for part in told[:_MAX_STATE].split(","):
         fields = part.split(":")
         if len(fields) == 5 and fields[0] in names and _NUMBER.fullmatch(fields[2]):  # noqa: PLR2004
-            registry = at.registry(namespace, fields[0])
+            registry = at.registry(namespace, names[fields[0]])
             if registry is not None and registry.uid == fields[1] and registry.revision < int(fields[2]):
                 return True
     return False
@@ -147,15 +160,14 @@ class _Channel:
         feed = _Feed(self, sink, self._events.observer)
         self.feeds[feed] = None
         self._events.observer.watching(1)
-        sink.write(_COMMENT)
-        if last == self.state:
-            feed.told = last
-        else:
-            feed.tell()
+        feed.safely(feed.begin, last)
         return feed
 
     def remove(self, feed: _Feed) -> None:
+        if feed not in self.feeds:
+            return
         del self.feeds[feed]
+        self._waiting.pop(feed, None)
         self._events.observer.watching(-1)
         if not self.feeds:
             self._interest.cancel()
@@ -186,8 +198,9 @@ class _Channel:
 
     def _tell_some(self) -> None:
         for feed in list(islice(self._waiting, AT_ONCE)):
-            del self._waiting[feed]
-            feed.tell()
+            if feed in self._waiting:
+                del self._waiting[feed]
+                feed.safely(feed.tell)
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._tell_some)
 
@@ -196,7 +209,7 @@ class _Channel:
             await self._events.sleep(self._events.heartbeat)
             for number, feed in enumerate(list(self.feeds), 1):
                 if feed in self.feeds:
-                    feed.beat()
+                    feed.safely(feed.beat)
                 if not number % AT_ONCE:
                     await asyncio.sleep(0)
 
@@ -210,6 +223,25 @@ class _Feed:
         self._sink = sink
         self._observer = observer
         self._stuck = False
+
+    def safely(self, act: Callable[[*_Args], None], *args: *_Args) -> None:
+        """Do one of these; a sink that raises loses its stream, and its client comes back."""
+        try:
+            act(*args)
+        except Exception:  # noqa: BLE001 - the others of the channel have to be told
+            _log.exception("a stream could not be written to")
+            self._observer.cut_off("defect")
+            self._channel.remove(self)
+            with suppress(Exception):
+                self._sink.abort()
+
+    def begin(self, last: str | None) -> None:
+        """Show that the stream is open; tell of the present state who does not name it."""
+        self._sink.write(_COMMENT)
+        if last == self._channel.state:
+            self.told = last
+        else:
+            self.tell()
 
     def tell(self) -> None:
         """Tell of the present state, once; later, if the client has not taken what came before."""
@@ -230,7 +262,7 @@ class _Feed:
 
     def resumed(self) -> None:
         self._stuck = False
-        self.tell()
+        self.safely(self.tell)
 
     def drain(self) -> None:
         self._sink.end()

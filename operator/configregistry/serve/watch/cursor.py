@@ -19,31 +19,35 @@ import binascii
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
 from configregistry.kube.objects import Key
+from configregistry.serve.view import MAX_CHAIN
 
 MAX_CURSOR: Final = 8 * 1024
 """Characters: a request's head may have 16 KiB."""
 _FORMAT: Final = 1
 _UID_MARK: Final = 6
 _KEY_MARK: Final = 4
+_Name = Annotated[str, msgspec.Meta(max_length=253)]
+"""As long as a name in Kubernetes may be."""
+_Mark = Annotated[bytes, msgspec.Meta(max_length=_UID_MARK)]
 
 
 class Link(NamedTuple):
-    """One registry of a chain, as a client knows it."""
+    """One registry of a chain, as a client knows it: nothing of it is longer than what this process makes."""
 
-    name: str
-    uid: bytes
+    name: _Name
+    uid: _Mark
     """A mark; empty: it does not exist."""
-    former: bytes
+    former: _Mark
     """A mark of the uid that its namesake had before, if the replica has seen that: older than this by any means."""
     revision: int
     version: int
     """What was given of it; 0: nothing."""
-    hash: bytes
+    hash: _Mark
     canary: bool
     dropped: bool
     """Whether the candidate of this revision was taken back before the next revision was here: later than without."""
@@ -64,7 +68,11 @@ def mark(text: str, size: int = _UID_MARK) -> bytes:
 
 def encode(keys: Sequence[Key], positions: Sequence[Position]) -> bytes:
     """Give the cursor; empty (which resets a client's) where it would be too long to come back."""
-    told = [(_mark(key), _unnamed(position)) for key, position in zip(keys, positions, strict=True)]
+    # Each event of a stream of a hundred registries has all of them: plain tuples, and the marks once for a stream.
+    told = [
+        (known, (("", *position[0][1:]), *position[1:]) if position else position)
+        for known, position in zip(_marks(tuple(keys)), positions, strict=True)
+    ]
     text = base64.urlsafe_b64encode(msgspec.msgpack.encode((_FORMAT, told))).rstrip(b"=")
     return text if len(text) <= MAX_CURSOR else b""
 
@@ -89,12 +97,14 @@ def _mark(key: Key) -> bytes:
     return mark("/".join(key), _KEY_MARK)
 
 
-def _unnamed(position: Position) -> Position:
-    return (position[0]._replace(name=""), *position[1:]) if position else position
+@lru_cache(256)
+def _marks(keys: tuple[Key, ...]) -> list[bytes]:
+    return [_mark(key) for key in keys]
 
 
 def _named(name: str, position: Position) -> Position:
     return (position[0]._replace(name=name), *position[1:]) if position else position
 
 
-_DECODER: Final = msgspec.msgpack.Decoder(tuple[Literal[1], tuple[tuple[bytes, Position], ...]])
+_Chain = Annotated[Position, msgspec.Meta(max_length=MAX_CHAIN)]
+_DECODER: Final = msgspec.msgpack.Decoder(tuple[Literal[1], tuple[tuple[bytes, _Chain], ...]])

@@ -22,6 +22,8 @@ from configregistry.serve.watch.standing import Standing, variant
 from configregistry.state import Changes
 
 MAX_BYTES: Final = 16 * 1024 * 1024
+_OVERHEAD: Final = 1024
+"""About what one that is remembered takes beside its bytes and its name, rather too much than too little."""
 
 _text = msgspec.json.encode
 
@@ -79,23 +81,36 @@ def _about(standing: Standing) -> dict[str, Any]:
 
 
 class Encoded:
-    """What was encoded lately, bounded by bytes: many streams open, or follow, in the same state."""
+    """What was encoded lately, bounded by bytes: many streams open, or follow, in the same state.
+
+    The names count as well: clients choose them in part, since a position may be one that a cursor told of.
+    """
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self.size = 0
         self._max_bytes = max_bytes
-        self._known: OrderedDict[Hashable, bytes] = OrderedDict()
+        self._known: OrderedDict[Hashable, tuple[bytes, int]] = OrderedDict()
 
     def get(self, place: Hashable, make: Callable[[], bytes]) -> bytes:
         """Give what is known under this name, or make it."""
         found = self._known.get(place)
         if found is not None:
             self._known.move_to_end(place)
-            return found
-        found = make()
-        if len(found) <= self._max_bytes:
-            self._known[place] = found
-            self.size += len(found)
+            return found[0]
+        data = make()
+        if not data:
+            return data
+        size = len(data) + _OVERHEAD + _weight(place)
+        if size <= self._max_bytes:
+            self._known[place] = data, size
+            self.size += size
         while self.size > self._max_bytes:
-            self.size -= len(self._known.popitem(last=False)[1])
-        return found
+            self.size -= self._known.popitem(last=False)[1][1]
+        return data
+
+
+def _weight(part: Hashable) -> int:
+    """Give about the bytes of a name made of tuples and texts: 64 for each object, and what it holds."""
+    if isinstance(part, tuple):
+        return 64 + sum(8 + _weight(each) for each in part)
+    return 64 + len(part) if isinstance(part, str | bytes) else 32

@@ -19,8 +19,11 @@ It must never keep a version, a registry or a snapshot alive.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterator, Mapping
+from itertools import islice, takewhile
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from pyrsistent import pmap
@@ -34,11 +37,15 @@ from configregistry.state import Canary, Match, Registry, Snapshot, Version
 MAX_DECISIONS: Final = 16_384
 MAX_BYTES: Final = 8 * 1024 * 1024
 MAX_FORMERS: Final = 65_536
+MAX_MOMENTS: Final = 256
+"""How many moments of a registry and its fallbacks are shown one by one. Who has missed more goes straight to the
+present: replaying them is work that every other client of this replica would wait for."""
 MAX_LIVES: Final = 16
 """Former uids that are remembered of one name."""
 _OVERHEAD: Final = 700
 """About what one decision takes beside its match rules."""
 _MAX_NAMES: Final = 64
+_when: Final = itemgetter(0)
 
 
 class Moment(NamedTuple):
@@ -82,21 +89,48 @@ class _Run:
         self.moments: deque[tuple[int, _Decision | None]] = deque()
 
     def at(self, number: int) -> _Then:
-        found = self.base
-        for moment, decision in self.moments:
-            if moment > number:
-                break
-            found = decision
-        return found
+        place = bisect_right(self.moments, number, key=_when)
+        return self.moments[place - 1][1] if place else self.base
+
+    def after(self, number: int) -> Iterator[tuple[int, _Decision | None]]:
+        """Give the moments later than one, newest first."""
+        return takewhile(lambda each: each[0] > number, reversed(self.moments))
+
+    def seen(self, link: Link) -> int:
+        """Give the last moment that a client has seen; 0: none of them.
+
+        All of a run are of one uid and of revisions that only rise; the first may be that there was nothing.
+        """
+        moments = self.moments
+        last = moments[-1][1] if moments else None
+        if last is None or mark(last.uid) != link.uid:
+            return 0
+        first = int(moments[0][1] is None)
+        place = bisect_right(moments, (link.revision, link.dropped), lo=first, key=_which)
+        return moments[place - 1][0] if place > first else 0
+
+
+def _which(moment: tuple[int, _Decision | None]) -> tuple[int, bool]:
+    decision = moment[1]
+    assert decision is not None
+    return decision.revision, decision.dropped
 
 
 class Past:
     """The window. Belongs to the event loop's thread."""
 
-    def __init__(self, source: Source, *, max_decisions: int = MAX_DECISIONS, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        max_decisions: int = MAX_DECISIONS,
+        max_bytes: int = MAX_BYTES,
+        max_moments: int = MAX_MOMENTS,
+    ) -> None:
         self._source = source
         self._max_decisions = max_decisions
         self._max_bytes = max_bytes
+        self._max_moments = max_moments
         self._number = 0
         self._bytes = 0
         self._order: deque[tuple[int, Key, int]] = deque()
@@ -144,17 +178,13 @@ class Past:
     def since(self, now: Snapshot, key: Key, position: Position) -> Iterator[Moment]:
         """Give what a registry and its chain were behind a position, oldest first, without the present.
 
-        Each has the registries of the chain alone.
+        Each has the registries of the chain alone. Nothing, if they were more than `MAX_MOMENTS`.
         """
-        namespace, name = key
-        names = self._names(now, namespace, [name, *(link.name for link in position)])
-        starts = {link.name: self._start((namespace, link.name), link) for link in position}
-        moments: set[int] = set()
-        for each in names:
-            run = self._runs.get((namespace, each))
-            if run is not None:
-                moments.update(number for number, _ in run.moments if number > starts.get(each, 0))
-        for number in sorted(moments)[:-1]:
+        starts: dict[str, int] = {}
+        for link in position:
+            run = self._runs.get((key[0], link.name))
+            starts[link.name] = run.seen(link) if run is not None else 0
+        for number in self._moments(now, key, starts)[:-1]:
             moment = self._rebuild(now, key, number, starts)
             if moment is not None:
                 yield moment
@@ -180,33 +210,30 @@ class Past:
             if not run.moments:
                 del self._runs[key]  # unchanged in all of the window: what it is at present
 
-    def _names(self, now: Snapshot, namespace: str, names: list[str]) -> list[str]:
-        """Give all registries that a chain may have had in the window."""
-        found: dict[str, None] = {}
-        while names and len(found) < _MAX_NAMES:
-            name = names.pop()
-            if name in found:
+    def _moments(self, now: Snapshot, key: Key, starts: Mapping[str, int]) -> list[int]:
+        """Give when something changed in any registry that the chain may have had since, in order; none if too many."""
+        namespace, name = key
+        names = [name, *starts]
+        met: set[str] = set()
+        moments: set[int] = set()
+        while names and len(met) < _MAX_NAMES:
+            each = names.pop()
+            if each in met:
                 continue
-            found[name] = None
-            current = now.registry(namespace, name)
-            run = self._runs.get((namespace, name))
-            decisions = [] if run is None else [run.base, *(decision for _, decision in run.moments)]
-            fallbacks = {each.fallback for each in decisions if isinstance(each, _Decision)}
-            if current is not None:
-                fallbacks.add(current.fallback)
+            met.add(each)
+            current = now.registry(namespace, each)
+            fallbacks = {current.fallback} if current is not None else set()
+            run = self._runs.get((namespace, each))
+            if run is not None:
+                start = starts.get(each, 0)
+                recent = list(islice(run.after(start), self._max_moments + 2))
+                moments.update(map(_when, recent))
+                if len(moments) > self._max_moments + 1:  # one of them is the present
+                    return []
+                decisions = [run.at(start), *(decision for _, decision in recent)]
+                fallbacks.update(each.fallback for each in decisions if isinstance(each, _Decision))
             names += [each for each in fallbacks if each is not None]
-        return list(found)
-
-    def _start(self, key: Key, link: Link) -> int:
-        """Give the last moment that a client has seen of a registry."""
-        start = 0
-        run = self._runs.get(key)
-        for number, decision in run.moments if run is not None else ():
-            if decision is not None and mark(decision.uid) == link.uid:
-                if (decision.revision, decision.dropped) > (link.revision, link.dropped):
-                    break
-                start = number
-        return start
+        return sorted(moments)
 
     def _rebuild(self, now: Snapshot, key: Key, number: int, starts: Mapping[str, int]) -> Moment | None:
         """Give a chain as it was; None where some of it is not to be had."""

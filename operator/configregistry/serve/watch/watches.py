@@ -12,13 +12,15 @@ at its own pace, from the window of the past (`past`), until they are where a gr
 A stream whose client has seen more than this replica follows too: where its client is, until the replica is there.
 
 Per stream nothing is queued here: what it was not able to take is pending in its sink, LIMIT and one event at most.
-It must never send a state that is older than one that its client has had, and never wait for a client.
+It must never send a state that is older than one that its client has had, and never wait for a client. A sink that
+raises where it promised not to costs its own stream, and no other a byte.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
 from time import perf_counter
 from typing import Final, Protocol
@@ -34,8 +36,8 @@ from configregistry.serve.watch.groups import Group, Groups, progress
 from configregistry.serve.watch.past import Past
 from configregistry.serve.watch.standing import Standing, lag, recall, stand
 from configregistry.serve.watch.turn import Turn, event
-from configregistry.serve.watch.watcher import Watcher, Who
-from configregistry.state import Snapshot
+from configregistry.serve.watch.watcher import PATIENCE, Watcher, Who
+from configregistry.state import Canary, Snapshot
 
 LIMIT: Final = 256 * 1024
 """Bytes pending over which nothing more is written to a stream."""
@@ -68,9 +70,19 @@ class Observer(Protocol):
 class Watches:
     """All streams of this replica. All of it runs in the event loop's thread."""
 
-    def __init__(self, views: Views, observer: Observer, *, past: Past | None = None, limit: int = LIMIT) -> None:
+    def __init__(
+        self,
+        views: Views,
+        observer: Observer,
+        *,
+        past: Past | None = None,
+        limit: int = LIMIT,
+        staleness: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self._views = views
         self._observer = observer
+        self._staleness = staleness
+        """Seconds for which this replica may have missed changes; 0: what it knows is the present."""
         self._past = past or Past(views.source)
         self._limit = limit
         self._encoded = events.Encoded()
@@ -101,12 +113,11 @@ class Watches:
         self.streams += 1
         self._observer.watching(1)
         try:
-            wrote = self._catch_up(watcher)
+            if not self._catch_up(watcher) and watcher.group is not None:
+                sink.write(watcher.group.progress)  # whatever there is to say later: the client sees that it is heard
         except BaseException:
             self.forget(watcher)
             raise
-        if not wrote and watcher.group is not None:
-            sink.write(watcher.group.progress)  # whatever there is to say later: the client sees that it is heard
         return watcher
 
     def resumed(self, watcher: Watcher) -> None:
@@ -117,10 +128,9 @@ class Watches:
 
     def drain(self, watcher: Watcher) -> None:
         """Say how far the stream is, and end it: the client goes on elsewhere."""
-        if watcher.group is not None:
-            watcher.sink.write(watcher.group.progress)
+        group = watcher.group
         self._leave(watcher)
-        watcher.sink.end()
+        self._end(watcher, group.progress if group is not None else b"")
 
     def forget(self, watcher: Watcher) -> None:
         """Keep nothing of it."""
@@ -149,22 +159,13 @@ class Watches:
     def beat(self) -> None:
         """Do what is to be done for one stream in fifteen; to be called once a second."""
         self._beat = (self._beat + 1) % BEATS
+        stale = self._staleness() > 0
         for watcher in list(self._beats[self._beat]):
-            pending = watcher.sink.pending
-            if watcher.standings is not None:
-                if 0 < watcher.pending <= pending:
-                    self._cut(watcher, _SLOW)
-                watcher.pending = pending
-            elif watcher.group is not None:
-                if not pending:
-                    watcher.sink.write(watcher.group.progress)
-                if watcher.group.alone and watcher.patience:
-                    watcher.patience -= 1
-                    if not watcher.patience:
-                        standings = list(watcher.group.standings)
-                        self._leave(watcher)
-                        watcher.standings = standings
-                        self._safely(watcher)
+            try:
+                self._tend(watcher, stale=stale)
+            except Exception:  # noqa: BLE001 - whoever beats must outlive each of them
+                _log.exception("a stream could not be looked after")
+                self._cut(watcher, _DEFECT)
 
     async def run(self) -> None:
         """Beat for as long as this runs."""
@@ -172,20 +173,37 @@ class Watches:
             await asyncio.sleep(1.0)
             self.beat()
 
+    def _tend(self, watcher: Watcher, *, stale: bool) -> None:
+        pending = watcher.sink.pending
+        if watcher.standings is not None:
+            if 0 < watcher.pending <= pending:
+                self._cut(watcher, _SLOW)
+            watcher.pending = pending
+        elif watcher.group is not None:
+            if not pending:
+                watcher.sink.write(watcher.group.progress)
+            if watcher.group.alone and watcher.patience:
+                if stale:  # never to have heard of something says nothing then, nor right after
+                    watcher.patience = PATIENCE
+                    return
+                watcher.patience -= 1
+                if not watcher.patience:
+                    standings = list(watcher.group.standings)
+                    self._leave(watcher)
+                    watcher.standings = standings
+                    self._safely(watcher)
+
     # Following.
 
     def _advance(self, group: Group, touched: list[int], turn: Turn, started: float) -> None:
         """Bring a group to the present: those of it who are given the same stay together."""
-        parts: dict[tuple[bool, ...], list[Watcher]] = {}
-        canaries = [canary for place in touched for canary in turn.undecided(group.keys[place])]
-        if canaries:
-            for watcher in group.watchers:
-                gets = watcher.who.gets
-                parts.setdefault(tuple([gets(canary) for canary in canaries]), []).append(watcher)
-        else:
-            parts[()] = list(group.watchers)
+        parts = _alike(group, [canary for place in touched for canary in turn.undecided(group.keys[place])])
         self._groups.detach(group)
-        for watchers in parts.values():
+        for part in parts:
+            # Who could not be written to may have taken others of its connection along.
+            watchers = [watcher for watcher in part if watcher.group is group]
+            if not watchers:
+                continue
             standings = list(group.standings)
             told: list[bytes] = []
             moved = False
@@ -216,10 +234,14 @@ class Watches:
             some = watchers[first : first + _CHUNK]
             for watcher in some:
                 sink = watcher.sink
-                if sink.pending > limit:
-                    self._cut(watcher, _SLOW)
-                elif watcher.group is not None:
-                    sink.write(data)
+                try:
+                    if sink.pending > limit:
+                        self._cut(watcher, _SLOW)
+                    elif watcher.group is not None:
+                        sink.write(data)
+                except Exception:  # noqa: BLE001 - the others have to get it
+                    self._observer.cut_off(_DEFECT)
+                    self._abandon(watcher)
             self._observer.delivered(perf_counter() - started, len(some))
 
     def _leave(self, watcher: Watcher) -> None:
@@ -231,8 +253,23 @@ class Watches:
         """End a stream that cannot be served on. Its client comes back to where it was."""
         self._leave(watcher)
         self._observer.cut_off(reason)
-        watcher.sink.write(events.cut_off(reason))
-        watcher.sink.end()
+        self._end(watcher, events.cut_off(reason))
+
+    def _end(self, watcher: Watcher, goodbye: bytes) -> None:
+        """Say the last thing."""
+        try:
+            if goodbye:
+                watcher.sink.write(goodbye)
+            watcher.sink.end()
+        except Exception:  # noqa: BLE001 - it ends either way
+            self._abandon(watcher)
+
+    def _abandon(self, watcher: Watcher) -> None:
+        """Have done with a stream whose sink raised. Its client comes back to where it was."""
+        _log.exception("a stream could not be written to")
+        self.forget(watcher)
+        with suppress(Exception):
+            watcher.sink.abort()
 
     # Catching up.
 
@@ -286,3 +323,14 @@ class Watches:
             lag(self._past, now, key[0], standing.position).doubtful
             for key, standing in zip(group.keys, group.standings, strict=True)
         )
+
+
+def _alike(group: Group, canaries: list[Canary]) -> list[list[Watcher]]:
+    """Part a group into those who get the same of all candidates."""
+    if not canaries:
+        return [list(group.watchers)]
+    parts: dict[tuple[bool, ...], list[Watcher]] = {}
+    for watcher in group.watchers:
+        gets = watcher.who.gets
+        parts.setdefault(tuple([gets(canary) for canary in canaries]), []).append(watcher)
+    return list(parts.values())

@@ -8,7 +8,10 @@ import asyncio
 from collections import deque
 from http import HTTPStatus
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from h2.exceptions import ProtocolError
+from h2.utilities import HeaderValidationFlags, validate_headers
 
 from configregistry.serve.responses import Feed, Problem, Reply, Request
 from configregistry.serve.wire.limits import Limits
@@ -107,11 +110,22 @@ class FramedSink:
             self._replies.cut(self._exchange)
 
 
+_RULES: Final = HeaderValidationFlags(
+    is_client=False, is_trailer=False, is_response_header=False, is_push_promise=False
+)
+
+
 def request_of(fields: Fields, limits: Limits, peer: str) -> Request | Problem:
     """Make a request without its content of the fields of a HEADERS frame, or say why it is refused.
 
-    h2 has seen to it that names are in lower case, pseudo-fields come first and once, and none is of a connection.
+    h2's own rules: names are in lower case, values without space around them, pseudo-fields come first and once, and
+    nothing is of a connection. What breaks them is an error of this request alone (RFC 9113, 8.1.1).
     """
+    try:
+        for _ in validate_headers(fields, _RULES):
+            pass
+    except ProtocolError as error:
+        return Problem(HTTPStatus.BAD_REQUEST, "MalformedRequest", f"no valid HTTP/2 request: {error}")
     found: dict[str, str] = {}
     url = b""
     for name, value in fields:

@@ -139,6 +139,12 @@ class Http1(asyncio.Protocol):
         behind = self._raw or (reader is not None and (reader.ready or reader.problem))
         if behind and self._current is None and not self._closing:
             return True
+        if self._current is not None and not self._closing:
+            if isinstance(self._current, ChunkedSink):
+                return self._end_stream(self._current)
+            # It may have ended its own side only, or be gone: what takes but a moment is answered.
+            self.deadline = self._shared.loop.time() + LINGER
+            return True
         self._finish()
         return False
 
@@ -150,7 +156,7 @@ class Http1(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._paused = False
         if isinstance(self._current, ChunkedSink):
-            self._current.tell("resumed")
+            self._current.resume()
         elif not self._closing:
             self.deadline = inf if self._current is not None else self._shared.idle_until
             self._pump()
@@ -159,7 +165,7 @@ class Http1(asyncio.Protocol):
         self._closing, self._clean = True, False
         current, self._current = self._current, None
         if isinstance(current, ChunkedSink):
-            current.close()
+            current.lost()
         elif current is not None:
             current.cancel()
         self._reader, self._raw = None, b""
@@ -179,9 +185,9 @@ class Http1(asyncio.Protocol):
                 self.abort()
         elif self._closing:
             self.abort()
-        elif self._current is not None:
+        elif self._current is not None and not self._ended:
             self.deadline = inf
-        elif self._reader is not None and self._reader.phase != BOUNDARY:
+        elif self._current is None and self._reader is not None and self._reader.phase != BOUNDARY:
             what, seconds = "head", limits.head_seconds
             if self._reader.phase == BODY:
                 what, seconds = "body", limits.body_seconds
@@ -203,11 +209,20 @@ class Http1(asyncio.Protocol):
         self._closing, self._clean = True, False
         reset(self.transport)
 
-    def ended(self) -> None:
-        """The stream has been ended by whoever fed it."""
-        self._current = None
+    @property
+    def paused(self) -> bool:
+        """Whether the socket has not taken all that was written."""
+        return self._paused
+
+    def ending(self) -> None:
+        """The stream has been ended by whoever fed it; what is left has to be taken in time, like any response."""
         self._shared.timed.add(self)
         self._stall()
+
+    def ended(self) -> None:
+        """All of the stream has been written."""
+        self._current = None
+        self.ending()
         self._go_on()
         self._again()
 
@@ -319,7 +334,7 @@ class Http1(asyncio.Protocol):
         else:
             self._last = incoming
             self._current = asyncio.ensure_future(reply)
-            self.deadline = inf
+            self.deadline = self._shared.loop.time() + LINGER if self._ended else inf
             self._current.add_done_callback(self._settled)
 
     def _settled(self, task: asyncio.Future[Reply]) -> None:
@@ -381,6 +396,20 @@ class Http1(asyncio.Protocol):
             return
         if self._draining:
             sink.tell("drain")
+        if self._ended and not self._closing and self._current is sink:
+            self._end_stream(sink)
+
+    def _end_stream(self, sink: ChunkedSink) -> bool:
+        """The client has ended its side: it gets what was written, and no more. Gives whether some of that is left."""
+        if sink.open:
+            assert self._last is not None
+            self._last = self._last._replace(keep_alive=False)
+            sink.close()
+            if not sink.left:
+                self._finish()
+                return False
+            self.ending()
+        return True
 
     # Ends.
 

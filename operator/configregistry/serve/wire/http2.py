@@ -42,6 +42,9 @@ LOOK: Final = 1.0
 MAX_SILENT: Final = 256 * 1024
 """Bytes that may come without anything coming of them: h2 looks at a frame's length once it has all of the frame."""
 
+MAX_BODIES: Final = 4
+"""Contents of the largest size that the requests of one connection may bring together."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -55,7 +58,13 @@ def _frames(limits: Limits) -> H2Connection:
         SettingCodes.MAX_HEADER_LIST_SIZE: limits.head_bytes,
     }
     # Ours are checked when they are encoded for HTTP/1.1, once for each response.
-    config = H2Configuration(client_side=False, validate_outbound_headers=False, normalize_outbound_headers=False)
+    # A client's are checked in `request_of`: here a bad one would end all other requests of the connection as well.
+    config = H2Configuration(
+        client_side=False,
+        validate_outbound_headers=False,
+        normalize_outbound_headers=False,
+        validate_inbound_headers=False,
+    )
     frames = _Frames(config)
     frames.local_settings = Settings(client=False, initial_values=settings)
     # Above the bound that is answered with 431, because here it is the connection that ends.
@@ -253,8 +262,13 @@ class Http2(asyncio.Protocol):
         if exchange is not None:
             exchange.body.append(event.data)
             exchange.received += len(event.data)
-            if exchange.received > self._shared.limits.body_bytes:
-                self._replies.refuse(exchange, body_too_large(self._shared.limits.body_bytes), complete=False)
+            most = self._shared.limits.body_bytes
+            if exchange.received > most:
+                self._replies.refuse(exchange, body_too_large(most), complete=False)
+            elif sum(each.received for each in self._replies.here.values()) > MAX_BODIES * most:
+                # Nothing was done about it, and so it may be asked again (RFC 9113, 8.7).
+                self._frames.reset_stream(exchange.number, ErrorCodes.REFUSED_STREAM)
+                self._replies.forget(exchange)
 
     def _on_end(self, event: StreamEnded) -> None:
         exchange = self._replies.here.get(event.stream_id)

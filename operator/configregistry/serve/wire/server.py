@@ -23,6 +23,8 @@ ACCEPTED: Final = 128
 because asyncio without files left logs an error for each place of the backlog, each second."""
 STOP_WITHIN: Final = 2.0
 """Seconds that requests under way have to finish once the server is stopped."""
+ABORTED_WITHIN: Final = 0.2
+"""Seconds that connections which were cut off then have to say so to whoever fed them."""
 CERTIFICATES_EVERY: Final = 1.0
 """Seconds between two looks at the files of certificate and key."""
 
@@ -117,7 +119,7 @@ class HttpServer:
         if not await _emptied(shared, within):
             for connection in list(shared.connections):
                 connection.abort()
-            await _emptied(shared, within)
+            await _emptied(shared, ABORTED_WITHIN)
         shared.stop()
         self._stopped.set()
 

@@ -111,7 +111,8 @@ class Shared:
         self.tick()
 
     def tick(self) -> None:
-        """Look at the time, and at whoever is overdue."""
+        """Look at the time, and at whoever is overdue. Whatever one of them does, the others are looked at again."""
+        self._timer = self.loop.call_later(TICK, self.tick)
         now = self.loop.time()
         self.idle_until = now + self.limits.idle_seconds
         self._framed = (b"", b"")
@@ -121,8 +122,13 @@ class Shared:
             self._second = int(self._wall())
             self.starts.clear()
         for connection in [each for each in self.timed if each.deadline <= now]:
-            connection.overdue(now)
-        self._timer = self.loop.call_later(TICK, self.tick)
+            try:
+                connection.overdue(now)
+            except Exception:  # noqa: BLE001 - a defect of one connection shall not end the limits of all
+                _log.exception("a connection met a defect", connection=type(connection).__name__)
+                self.timed.discard(connection)
+                with suppress(Exception):
+                    connection.abort()
 
     def stop(self) -> None:
         """Look no more."""

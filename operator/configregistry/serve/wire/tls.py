@@ -81,9 +81,7 @@ class Tls(asyncio.Protocol, asyncio.Transport):
         except ssl.SSLZeroReturnError:
             self._over()
         except ssl.SSLError as error:
-            _log.debug("a client broke TLS", why=str(error))
-            self._flush()
-            self._outer.close()
+            self._broke(error)
 
     def _shake_hands(self) -> None:
         """Go on with the handshake, and send what was written before it was over."""
@@ -97,15 +95,29 @@ class Tls(asyncio.Protocol, asyncio.Transport):
         if self._ended:
             self._outer.write_eof()
 
+    def _broke(self, error: ssl.SSLError) -> None:
+        """End it now: OpenSSL neither reads nor writes anything once it met a fatal error (RFC 8446, 6.2)."""
+        _log.debug("a client broke TLS", why=str(error))
+        self._ended = True
+        self._flush()  # the alert that tells why
+        self._outer.abort()
+
     def _over(self) -> None:
         """The client has said that nothing more comes."""
         if not self._inner.eof_received():
             self.close()
 
     def _encrypt(self, data: bytes) -> None:
-        left = memoryview(data)
+        """Encrypt it, record by record: what OpenSSL keeps for the outgoing grows with what lay there at once."""
+        if len(data) <= RECORD:
+            if data:
+                self._tls.write(data)
+            return
+        left, records = memoryview(data), []
         while left:
-            left = left[self._tls.write(left) :]
+            left = left[self._tls.write(left[:RECORD]) :]
+            records.append(self._outgoing.read())
+        self._outer.write(b"".join(records))
 
     def _flush(self) -> None:
         if self._outgoing.pending:
@@ -121,8 +133,11 @@ class Tls(asyncio.Protocol, asyncio.Transport):
         if not self._ready:
             self._early += bytes(data)
         elif not self._ended:
-            self._encrypt(cast("bytes", data))
-            self._flush()
+            try:
+                self._encrypt(cast("bytes", data))
+                self._flush()
+            except ssl.SSLError as error:
+                self._broke(error)
 
     def get_write_buffer_size(self) -> int:
         return self._outer.get_write_buffer_size() + len(self._early)
