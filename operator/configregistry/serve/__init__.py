@@ -28,6 +28,7 @@
 | compress | content codings: which a client takes, bytes packed |
 | encoded | the cache of answers, held weakly by the registries they are of |
 | routes | the table: method and path -> handler, and what a client must be allowed to do |
+| feeds | what the streams of a channel have in common |
 | service | the rooms, put together |
 | app | what holds for each request: allowed, counted, stale, 500 |
 | wire | HTTP over sockets: the server |

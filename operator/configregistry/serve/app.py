@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 from time import perf_counter
 from typing import Final, Protocol
 
-import structlog
-
-from configregistry.serve.responses import STALE_HEADER, Problem, Reply, Request, Response, Stream
+from configregistry.serve.responses import STALE_HEADER, Problem, Reply, Request, Response, Stream, defect
 from configregistry.serve.routes import Need, Place, Route, Routes
 from configregistry.telemetry.metrics import Metrics
 
@@ -24,8 +21,6 @@ its watch is open, so less than this is a watch that is being opened again; more
 
 Staleness = Callable[[], float]
 """Gives the seconds since what is in memory was last known to be true; 0 while watches are open."""
-
-_log = structlog.get_logger(__name__)
 
 
 class Guard(Protocol):
@@ -147,8 +142,4 @@ class App:
 
 
 def _failed(request: Request, error: Exception) -> Response:
-    if isinstance(error, Problem):
-        return error.to(request)
-    _log.error("a request could not be answered", path=request.path, exc_info=error)
-    detail = "this request met a defect; it has been logged"
-    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal", detail).to(request)
+    return error.to(request) if isinstance(error, Problem) else defect(request, error)

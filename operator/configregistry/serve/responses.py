@@ -17,11 +17,14 @@ from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import quote
 
 import msgspec
+import structlog
 
 from configregistry.serve.compress import AT_ONCE, WORTH, Coding, accepted, in_background
 
 Headers = list[tuple[str, str]]
 """Names are in lower case, as HTTP/2 wants them."""
+
+_log = structlog.get_logger(__name__)
 
 PROBLEMS: Final = "https://configregistry.dev/problems/"
 """What each problem's `type` begins with; the rest is its name and is contract."""
@@ -267,6 +270,13 @@ class Problem(Exception):  # noqa: N818 - it is what RFC 9457 calls it
             document["field"] = self.field
         headers = [("content-type", "application/problem+json"), ("cache-control", "no-cache")]
         return Response(self.status, headers + self.headers, msgspec.json.encode(document))
+
+
+def defect(request: Request, error: BaseException) -> Response:
+    """Answer what a handler did not: it is logged, not told."""
+    _log.error("a request could not be answered", path=request.path, exc_info=error)
+    detail = "this request met a defect; it has been logged"
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal", detail).to(request)
 
 
 RETRY_AFTER: Final = 2

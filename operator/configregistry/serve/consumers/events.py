@@ -16,18 +16,16 @@ It must never keep a roster that nobody listens to.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Final, TypeVarTuple
+from typing import Final
 
 import msgspec
-import structlog
 
 from configregistry.kube.objects import Key
 from configregistry.model.reports import Reason
 from configregistry.serve.consumers import encoded
 from configregistry.serve.consumers.known import Consumers
 from configregistry.serve.consumers.roster import Entry, Roster
+from configregistry.serve.feeds import ChannelFeed
 from configregistry.serve.responses import Feed, Headers, Sink, Stream
 from configregistry.serve.waits import Timer
 
@@ -42,11 +40,6 @@ _HEADERS: Final = [
     ("vary", "accept"),
     ("x-accel-buffering", "no"),  # nginx holds back what it takes for a page
 ]
-_COMMENT: Final = b":\n\n"
-
-_Args = TypeVarTuple("_Args")
-
-_log = structlog.get_logger(__name__)
 
 
 class Streams:
@@ -103,7 +96,7 @@ class _Channel:
     def add(self, sink: Sink) -> _Feed:
         feed = _Feed(self, sink)
         self.feeds[feed] = None
-        feed.safely(feed.begin)
+        feed.safely(feed.catch_up)
         return feed
 
     def remove(self, feed: _Feed) -> None:
@@ -156,27 +149,16 @@ class _Channel:
             feed.safely(feed.write, frames)
 
 
-class _Feed:
+class _Feed(ChannelFeed):
     """One stream."""
 
     def __init__(self, channel: _Channel, sink: Sink) -> None:
+        super().__init__(channel, sink)
         self._channel = channel
-        self._sink = sink
         self._behind = True
         """Told nothing until it gets a snapshot."""
-        self._stuck = False
 
-    def safely(self, act: Callable[[*_Args], None], *args: *_Args) -> None:
-        """Do one of these; a sink that raises loses its stream, and its client comes back."""
-        try:
-            act(*args)
-        except Exception:  # noqa: BLE001 - the others of the channel have to be told
-            _log.exception("a stream could not be written to")
-            self._channel.remove(self)
-            with suppress(Exception):
-                self._sink.abort()
-
-    def begin(self) -> None:
+    def catch_up(self) -> None:
         """Tell all that there is, if it has not been told."""
         if self._behind:
             frame = self._channel.snapshot()
@@ -194,26 +176,6 @@ class _Feed:
         """Say the last thing."""
         self.write(frame)
         self._sink.end()
-
-    def beat(self) -> None:
-        """Show that the stream is alive; cut off a client that shows the contrary."""
-        if not self._sink.pending:
-            self._stuck = False
-            self._sink.write(_COMMENT)
-        elif self._stuck:
-            self._sink.abort()
-        else:
-            self._stuck = True
-
-    def resumed(self) -> None:
-        self._stuck = False
-        self.safely(self.begin)
-
-    def drain(self) -> None:
-        self._sink.end()
-
-    def closed(self) -> None:
-        self._channel.remove(self)
 
 
 def _frame(event: bytes, data: bytes) -> bytes:

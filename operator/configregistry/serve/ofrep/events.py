@@ -24,15 +24,15 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from itertools import islice
-from typing import Final, Protocol, TypeVarTuple
+from typing import Final, Protocol
 from urllib.parse import quote
 
 import msgspec
 import structlog
 
 from configregistry.kube.objects import Key
+from configregistry.serve.feeds import COMMENT, ChannelFeed
 from configregistry.serve.interest import Interests
 from configregistry.serve.responses import Feed, Sink, Stream
 from configregistry.serve.view import Source, concerned
@@ -48,13 +48,10 @@ _HEADERS: Final = [
     ("cache-control", "no-cache"),
     ("x-accel-buffering", "no"),  # nginx holds back what it takes for a page
 ]
-_COMMENT: Final = b":\n\n"
 _MAX_STATE: Final = 4096
 _NUMBER: Final = re.compile(r"[0-9]{1,19}")
 
 Sleep = Callable[[float], Awaitable[None]]
-_Args = TypeVarTuple("_Args")
-
 _log = structlog.get_logger(__name__)
 
 
@@ -214,30 +211,17 @@ class _Channel:
                     await asyncio.sleep(0)
 
 
-class _Feed:
+class _Feed(ChannelFeed):
     """One stream. What is written to a sink that is closed meanwhile goes nowhere."""
 
     def __init__(self, channel: _Channel, sink: Sink, observer: Observer) -> None:
+        super().__init__(channel, sink, observer.cut_off)
         self.told: str | None = None
         self._channel = channel
-        self._sink = sink
-        self._observer = observer
-        self._stuck = False
-
-    def safely(self, act: Callable[[*_Args], None], *args: *_Args) -> None:
-        """Do one of these; a sink that raises loses its stream, and its client comes back."""
-        try:
-            act(*args)
-        except Exception:  # noqa: BLE001 - the others of the channel have to be told
-            _log.exception("a stream could not be written to")
-            self._observer.cut_off("defect")
-            self._channel.remove(self)
-            with suppress(Exception):
-                self._sink.abort()
 
     def begin(self, last: str | None) -> None:
         """Show that the stream is open; tell of the present state who does not name it."""
-        self._sink.write(_COMMENT)
+        self._sink.write(COMMENT)
         if last == self._channel.state:
             self.told = last
         else:
@@ -249,23 +233,6 @@ class _Feed:
             self.told = self._channel.state
             self._sink.write(self._channel.notice)
 
-    def beat(self) -> None:
-        """Show that the stream is alive; cut off a client that shows the contrary."""
-        if not self._sink.pending:
-            self._stuck = False
-            self._sink.write(_COMMENT)
-        elif self._stuck:
-            self._observer.cut_off("slow-reader")
-            self._sink.abort()
-        else:
-            self._stuck = True
-
-    def resumed(self) -> None:
-        self._stuck = False
-        self.safely(self.tell)
-
-    def drain(self) -> None:
-        self._sink.end()
-
-    def closed(self) -> None:
-        self._channel.remove(self)
+    def catch_up(self) -> None:
+        """Tell of the present state."""
+        self.tell()

@@ -16,11 +16,11 @@ from typing import Final, cast
 
 import structlog
 
-from configregistry.serve.responses import Problem, Reply, Response, Stream, unavailable
+from configregistry.serve.responses import Problem, Reply, Response, Stream, defect, unavailable
 from configregistry.serve.wire import encode
 from configregistry.serve.wire.chunked import ChunkedSink
 from configregistry.serve.wire.parse import BODY, BOUNDARY, PIECE, Incoming, Reader
-from configregistry.serve.wire.shared import LINGER, MAX_WAITING, NOBODY, Shared, defect, reset, settled
+from configregistry.serve.wire.shared import LINGER, MAX_WAITING, NOBODY, Shared, reset, settled
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 

@@ -10,10 +10,10 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 
-from configregistry.serve.responses import Headers, Problem, Reply, Response, Stream
+from configregistry.serve.responses import Headers, Problem, Reply, Response, Stream, defect
 from configregistry.serve.wire import encode
 from configregistry.serve.wire.exchange import Exchange, FramedSink
-from configregistry.serve.wire.shared import Shared, defect, settled, tell
+from configregistry.serve.wire.shared import Shared, settled, tell
 
 _log = structlog.get_logger(__name__)
 

@@ -12,12 +12,11 @@ import struct
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from http import HTTPStatus
 from typing import Final, Protocol
 
 import structlog
 
-from configregistry.serve.responses import Feed, Handle, Problem, Reply, Request, Response
+from configregistry.serve.responses import Feed, Handle, Reply, Request, defect
 from configregistry.serve.wire import encode
 from configregistry.serve.wire.lasting import Lasting
 from configregistry.serve.wire.limits import Limits
@@ -212,13 +211,6 @@ class Shared:
             return self.handle(request)
         except Exception as error:  # noqa: BLE001 - a handler never raises, and one that does shall not end a client
             return defect(request, error)
-
-
-def defect(request: Request, error: BaseException) -> Response:
-    """Answer what a handler did not: it is logged, not told."""
-    _log.error("a request could not be answered", path=request.path, exc_info=error)
-    detail = "this request met a defect; it has been logged"
-    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal", detail).to(request)
 
 
 def settled(task: asyncio.Future[Reply], request: Request) -> Reply:
