@@ -23,6 +23,7 @@ from .components import (
     CERTIFICATES,
     COMPONENTS,
     CONTROLLER_MANAGER,
+    ETCD,
     SERVICE_ACCOUNT_KEYS,
     Layout,
 )
@@ -179,8 +180,17 @@ class Cluster(KubeCluster):
         self._running().end(name, grace=0)
 
     def start_component(self, name: str) -> None:
-        """Start a component with its old data on its old port, and await that it is ready."""
-        self._running().start(name)
+        """Start a component with its old data on its old port, and await that it is ready.
+
+        After one that others live on, the controller manager starts afresh
+        as well: the longer it was without, the longer it waits before it
+        looks again, up to a minute for each kind of object.
+        """
+        runner = self._running()
+        runner.start(name)
+        if name in (ETCD, API_SERVER) and self.has(CONTROLLER_MANAGER) and runner.is_alive(CONTROLLER_MANAGER):
+            runner.end(CONTROLLER_MANAGER, grace=0)
+            runner.start(CONTROLLER_MANAGER)
 
     def logs(self, name: str) -> Path:
         """Return the log of a component."""
