@@ -144,8 +144,8 @@ def test_names_are_those_of_the_contract() -> None:
 
 def test_printer_columns() -> None:
     columns = [(each["name"], each.get("priority", 0)) for each in VERSION["additionalPrinterColumns"]]
-    shown = ["Ready", "Stable", "Canary", "Weight", "Step", "Message", "Age"]
-    assert columns == [(name, int(name == "Message")) for name in shown]
+    shown = ["Ready", "Stable", "Canary", "Weight", "Step", "Message", "Unused", "Age"]
+    assert columns == [(name, int(name in ("Message", "Unused"))) for name in shown]
 
 
 @pytest.mark.parametrize("path", EVERYTHING)

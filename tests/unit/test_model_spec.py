@@ -87,8 +87,8 @@ def test_an_empty_spec_has_the_defaults_of_the_documents() -> None:
     assert spec == Spec()
     rollout = spec.rollout
     assert (rollout.on_failure, rollout.progress_deadline, rollout.paused, rollout.seed) == (
-        "Rollback",
-        "10m",
+        None,
+        None,
         False,
         "",
     )

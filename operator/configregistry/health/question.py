@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from configregistry.health.outbound import Outbound
+from configregistry.kube.workloads import Workload
 from configregistry.model.reports import Report
 from configregistry.model.spec import Check
 from configregistry.model.status import Canary
@@ -95,12 +96,22 @@ class Reports(Protocol):
         ...
 
 
+class Workloads(Protocol):
+    """Who knows workloads and their pods: `kube.workloads` in this program."""
+
+    async def look(self, namespace: str, kind: str, name: str) -> Workload | None:
+        """The workload with its pods, as the API server has them now; None: there is none. Raises `ApiError`."""
+        ...
+
+
 class Means(NamedTuple):
     """What probers ask with. A kind that needs more (the cluster) adds a field."""
 
     outbound: Outbound
     reports: Reports | None = None
     """None: this program knows of no replicas."""
+    workloads: Workloads | None = None
+    """None: this program may not look at workloads."""
 
 
 Prober = Callable[[Question, Means], Awaitable[Finding]]

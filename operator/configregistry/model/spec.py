@@ -35,7 +35,7 @@ class DataFrom(_Part, frozen=True):
 
 
 class NameRef(_Part, frozen=True):
-    """Another ConfigRegistry of the same namespace."""
+    """Another object by name: a ConfigRegistry of the same namespace, or a RolloutPolicy."""
 
     name: str
 
@@ -124,7 +124,7 @@ class Check(_Part, frozen=True):
 
 
 class RolloutSpec(_Part, frozen=True):
-    """How a new version goes out."""
+    """How a new version goes out. What is None (or empty) a RolloutPolicy may say, and else `plan_of`."""
 
     preset: str | None = None
     steps: tuple[Step, ...] = ()
@@ -132,9 +132,10 @@ class RolloutSpec(_Part, frozen=True):
     match: tuple[MatchRule, ...] = ()
     seed: str = ""
     checks: tuple[Check, ...] = ()
-    on_failure: Literal["Rollback", "Pause"] = "Rollback"
-    progress_deadline: str = "10m"
+    on_failure: Literal["Rollback", "Pause"] | None = None
+    progress_deadline: str | None = None
     paused: bool = False
+    policy_ref: NameRef | None = None
 
 
 class Project(_Part, frozen=True):

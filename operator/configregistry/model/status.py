@@ -100,7 +100,11 @@ class Rejected(_Part, frozen=True, omit_defaults=False):
 
 
 class Outcome(_Part, frozen=True, omit_defaults=False):
-    """How the latest rollout ended."""
+    """How the latest rollout ended.
+
+    `hooks` says whether the PostRollout or Rollback hooks have been told of it; empty where there were none
+    to tell when it ended.
+    """
 
     version: int
     result: str
@@ -108,6 +112,7 @@ class Outcome(_Part, frozen=True, omit_defaults=False):
     hash: str = ""
     message: str = ""
     at: str = ""
+    hooks: Literal["", "Pending", "Told"] = ""
 
 
 class CommandRecord(_Part, frozen=True, omit_defaults=False):
@@ -136,6 +141,10 @@ class Status(_Part, frozen=True):
     last_outcome: Outcome | None = None
     commands: dict[str, CommandRecord] = {}
     leader_epoch: int = 0
+    last_read_at: str = ""
+    """The latest day on which somebody read the registry, as far as a controller has heard."""
+    unused: bool = False
+    """Nobody has read it for so long that it may be deleted."""
     conditions: tuple[Condition, ...] = ()
 
     def rejection(self, content_hash: str) -> Rejected | None:

@@ -33,6 +33,8 @@ def decide(status: Status, obs: Observation) -> Decision:
         elapsed = gates.elapsed_now(status, obs)
         canary = gates.count(status.canary, obs.plan, obs.reports) if obs.plan else status.canary
         current = replace(status, canary=replace(canary, elapsed=format_duration(elapsed)))
+    kept = _kept(status, obs)
+    current = _kept(current, obs)
     choice = choose(current, obs, elapsed)
     if isinstance(choice, Ordered):
         told = Note(
@@ -42,7 +44,7 @@ def decide(status: Status, obs: Observation) -> Decision:
     if isinstance(choice, Change):
         return _finished(status, _applied(current, choice), obs)
     recording = isinstance(choice, Record)
-    if _must_save(status, obs) or (not recording and summarise(status, obs) != status):
+    if kept != status or _must_save(status, obs) or (not recording and summarise(status, obs) != status):
         # Before a version is recorded too: that may fail for long, and checks wait for their Fail to be stored.
         saved = _finished(status, Result(current, ()), obs)
         if saved.changed:
@@ -85,13 +87,21 @@ def _noted(status: Status, command: Command, result: str, obs: Observation) -> S
 
 def _finished(before: Status, result: Result, obs: Observation) -> Decision:
     """Conditions, generation and revision of the status that is to be written."""
-    status = result.status
+    status = _to_be_told(before, result.status, obs)
     given = gives(status) != gives(before)
     # What this process measured is in the new status now, and its passes were those of the stage before.
     same_stage = status.canary and before.canary and status.canary.step_started_at == before.canary.step_started_at
     obs = obs._replace(since_saved=0.0, reports=obs.reports if same_stage else ())
     status = summarise(replace(status, revision=before.revision + given), obs)
     return Decision(status, changed=status != before, notes=result.notes, wake_in=0.0)
+
+
+def _to_be_told(before: Status, status: Status, obs: Observation) -> Status:
+    """A new outcome is marked, so that its hooks are told of it also by whoever comes after this process."""
+    outcome = status.last_outcome
+    if outcome is None or outcome == before.last_outcome or outcome.hooks or outcome.result not in obs.tells:
+        return status
+    return replace(status, last_outcome=replace(outcome, hooks="Pending"))
 
 
 def gives(status: Status) -> object:
@@ -101,6 +111,19 @@ def gives(status: Status) -> object:
         status.stable and status.stable.version,
         status.fallback,
         canary and (canary.version, canary.weight, canary.match, canary.seed),
+    )
+
+
+def _kept(status: Status, obs: Observation) -> Status:
+    """What is kept beside the rollout: that hooks were told how it ended, and who reads the registry."""
+    outcome, usage = status.last_outcome, obs.usage
+    if obs.told and outcome is not None and outcome.hooks == "Pending":
+        outcome = replace(outcome, hooks="Told")
+    return replace(
+        status,
+        last_outcome=outcome,
+        last_read_at=max(status.last_read_at, usage.last_read_at),
+        unused=status.unused if usage.unused is None else usage.unused,
     )
 
 

@@ -90,6 +90,14 @@ class HookState(enum.Enum):
     VETOED = "Vetoed"
 
 
+class Usage(NamedTuple):
+    """Whether anybody reads the registry. `last_read_at` as it is to be stored; empty: nothing new is known."""
+
+    last_read_at: str = ""
+    unused: bool | None = None
+    """None: nobody can say."""
+
+
 class Observation(NamedTuple):
     """Everything that a decision may depend on, beside the status.
 
@@ -116,6 +124,11 @@ class Observation(NamedTuple):
     hook_message: str = ""
     fallback: NameRef | None = None
     projection: str = ""
+    tells: frozenset[str] = frozenset()
+    """The results of outcomes that hooks are to be told of."""
+    told: bool = False
+    """All hooks that were to be told of the status's lastOutcome have been."""
+    usage: Usage = Usage()
 
 
 class Note(NamedTuple):

@@ -14,6 +14,10 @@ from configregistry.model.spec import Check, MatchRule, Pause, RolloutSpec, Step
 
 EVERYBODY: Final = 100
 """Percent."""
+ON_FAILURE: Final = "Rollback"
+PROGRESS_DEADLINE: Final = "10m"
+"""What holds where neither the spec nor a policy says anything. Not the CRD's defaults: with them filled in,
+nobody could tell what was left to the policy."""
 
 
 class Stage(NamedTuple):
@@ -98,8 +102,10 @@ def plan_of(rollout: RolloutSpec) -> Plan:
         checks=tuple(_check(index, check) for index, check in enumerate(rollout.checks)),
         match=rollout.match,
         seed=rollout.seed,
-        roll_back=rollout.on_failure == "Rollback",
-        progress_deadline=parse_duration(rollout.progress_deadline, "spec.rollout.progressDeadline"),
+        roll_back=(rollout.on_failure or ON_FAILURE) == "Rollback",
+        progress_deadline=parse_duration(
+            rollout.progress_deadline or PROGRESS_DEADLINE, "spec.rollout.progressDeadline"
+        ),
         paused=rollout.paused,
     )
 
