@@ -29,6 +29,7 @@ from configregistry.rollout.observation import (
     Observation,
     Probe,
     Problem,
+    Usage,
     Verb,
     Verdict,
     VersionInfo,
@@ -75,6 +76,9 @@ class World:
     hook_message: str = ""
     fallback: NameRef | None = None
     projection: str = ""
+    tells: frozenset[str] = frozenset()
+    hooks_told: bool = False
+    usage: Usage = field(default_factory=Usage)
     generation: int = 1
     status: Status = field(default_factory=Status)
     versions: dict[int, VersionInfo] = field(default_factory=dict)
@@ -132,6 +136,9 @@ class World:
             hook_message=self.hook_message,
             fallback=self.fallback,
             projection=self.projection,
+            tells=self.tells,
+            told=self.hooks_told,
+            usage=self.usage,
         )
 
     def decide(self) -> Decision:
