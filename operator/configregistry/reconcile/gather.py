@@ -6,28 +6,27 @@ first version, before a pin, after a write that failed, and for whatever no watc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from configregistry.clock import Clock, parse_timestamp
-from configregistry.errors import FieldError
 from configregistry.health import RolloutKey, Runner, StageKey, Subject
 from configregistry.kube.objects import RegistryObject, RevisionObject
-from configregistry.model import conditions
 from configregistry.model.content import Content
-from configregistry.model.spec import Spec, parse_spec
+from configregistry.model.spec import Spec
 from configregistry.model.status import Status
 from configregistry.reconcile import belief, links
 from configregistry.reconcile.belief import Belief
 from configregistry.reconcile.cluster import Cluster, remade
 from configregistry.reconcile.memory import Key, Memories, Memory, Recorded
-from configregistry.reconcile.sources import Sources, Unreadable, examine_checks, refuse_unsupported, sources_of
+from configregistry.reconcile.sources import Sources
 from configregistry.reconcile.triggers import Triggers
+from configregistry.reconcile.wanted import Wanted
 from configregistry.rollout.commands import commands_of
 from configregistry.rollout.gates import stored_elapsed
 from configregistry.rollout.intent import Wish, intent_of
 from configregistry.rollout.observation import CheckReport, Observation, Problem, VersionInfo
-from configregistry.rollout.plan import Plan, plan_of
+from configregistry.rollout.plan import Plan
 from configregistry.rollout.table import CHECKED, phase_of
 
 TRUSTED: Final = 10.0
@@ -60,15 +59,6 @@ class Gathered(NamedTuple):
         return self.belief.status
 
 
-class _Asked(NamedTuple):
-    """What a spec asks for."""
-
-    spec: Spec | None
-    plan: Plan | None
-    content: Content | Problem | None
-    unread: str = ""
-
-
 class Gatherer:
     """Reads what a decision needs."""
 
@@ -82,11 +72,10 @@ class Gatherer:
         triggers: Triggers,
     ) -> None:
         self._cluster = cluster
-        self._sources = sources
+        self._wanted = Wanted(cluster, sources, triggers)
         self._runner = runner
         self._clock = clock
         self._memories = memories
-        self._triggers = triggers
 
     async def gather(self, key: Key) -> Gathered | None:
         """Read one registry; None when it is gone or going. Raises `ApiError` and `Unreadable`: try again."""
@@ -97,7 +86,7 @@ class Gatherer:
         revisions = self._cluster.revisions(key, memory.uid)
         believed = self._believed(memory, found, revisions)
         status = believed.status
-        asked = await self._asked(key, memory, found, status, revisions)
+        asked = await self._wanted.of(key, memory, found, status, revisions)
         spec, plan, content = asked.spec, asked.plan, asked.content
         pinned = spec.pinned_version if spec else None
         versions = await self._versions(key, memory, revisions, status, pinned)
@@ -148,62 +137,6 @@ class Gatherer:
         if accepted is not None and accepted.rollout is not None:
             self._runner.saved(accepted.rollout, accepted.counts)
         return belief.believed(memory, observed, revisions, now)
-
-    async def _asked(
-        self,
-        key: Key,
-        memory: Memory,
-        found: RegistryObject,
-        status: Status,
-        revisions: Mapping[int, RevisionObject],
-    ) -> _Asked:
-        """What the spec asks for. The last valid plan stays while spec.rollout is broken."""
-        try:
-            spec = parse_spec(found.spec)
-        except FieldError as error:
-            return _Asked(None, memory.plan, Problem(conditions.INVALID_SPEC, str(error)))
-        # Before anything of it is read, so that no change is missed meanwhile.
-        self._triggers.follow(key, links.followed(key[0], spec, self._cluster.registry))
-        try:
-            plan = plan_of(spec.rollout)
-            examine_checks(spec.rollout)
-        except FieldError as error:
-            return _Asked(spec, memory.plan, Problem(conditions.INVALID_SPEC, str(error)))
-        memory.plan = plan
-        try:
-            refuse_unsupported(spec)
-        except FieldError as error:
-            return _Asked(spec, plan, Problem(conditions.INVALID_SPEC, str(error)))
-        problem = links.cycle(key, spec, self._cluster.registry)
-        if problem is not None:
-            return _Asked(spec, plan, problem)
-        try:
-            return _Asked(spec, plan, await self._content(key, memory, found, spec, revisions))
-        except Unreadable as error:
-            return _Asked(spec, plan, _instead(memory, spec, status, error), str(error))
-
-    async def _content(
-        self,
-        key: Key,
-        memory: Memory,
-        found: RegistryObject,
-        spec: Spec,
-        revisions: Mapping[int, RevisionObject],
-    ) -> Content | Problem:
-        """The content of a spec, from memory where a watch vouches that nothing of it has changed."""
-        names = sources_of(spec)
-        present = self._cluster.configmaps(key[0], names)
-        known = (found.meta.generation, tuple(sorted(present.items())))
-        # One that is absent is asked for again: no watch vouches for that.
-        if memory.content is not None and memory.content_key == known and len(present) == len(names):
-            content = memory.content
-            if isinstance(content, Problem) or content.json or _recorded(content.hash, revisions.values()):
-                return content
-        content = await self._sources.resolve(key[0], spec, present)
-        memory.content_key, memory.content = known, content
-        if isinstance(content, Content) and _recorded(content.hash, revisions.values()):
-            memory.content = content._replace(json=b"")
-        return content
 
     async def _versions(
         self,
@@ -277,21 +210,3 @@ def rollout_key(key: Key, status: Status, uid: str) -> RolloutKey | None:
     if status.canary is None or phase_of(status) not in CHECKED:
         return None
     return RolloutKey(key[0], key[1], uid, status.canary.version, status.canary.hash)
-
-
-def _recorded(content_hash: str, revisions: Iterable[RevisionObject]) -> bool:
-    return any(each.hash == content_hash for each in revisions)
-
-
-def _instead(memory: Memory, spec: Spec, status: Status, error: Unreadable) -> Content | Problem | None:
-    """What stands for content that could not be read, so that a candidate can still be rolled back.
-
-    Raises the error where nothing can: then nothing is decided at all.
-    """
-    if memory.content is not None:
-        return memory.content
-    if status.canary is not None:
-        return Content(status.canary.hash, b"", 0)
-    if spec.pinned_version is not None and status.stable is not None:
-        return None  # a pin asks for no content
-    raise error

@@ -1,0 +1,112 @@
+"""What a spec asks for: how to roll out, and which content. Reads ConfigMaps; it never decides what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from configregistry.errors import FieldError
+from configregistry.kube.objects import RegistryObject, RevisionObject
+from configregistry.model import conditions
+from configregistry.model.content import Content
+from configregistry.model.spec import Spec, parse_spec
+from configregistry.model.status import Status
+from configregistry.reconcile import links
+from configregistry.reconcile.cluster import Cluster
+from configregistry.reconcile.memory import Key, Memory
+from configregistry.reconcile.sources import Sources, Unreadable, examine_checks, refuse_unsupported, sources_of
+from configregistry.reconcile.triggers import Triggers
+from configregistry.rollout.observation import Problem
+from configregistry.rollout.plan import Plan, plan_of
+
+
+class Asked(NamedTuple):
+    """What a spec asks for. `unread`: why that could not be read; the last that it came to stands for it."""
+
+    spec: Spec | None
+    plan: Plan | None
+    content: Content | Problem | None
+    unread: str = ""
+
+
+class Wanted:
+    """Works out what specs ask for."""
+
+    def __init__(self, cluster: Cluster, sources: Sources, triggers: Triggers) -> None:
+        self._cluster = cluster
+        self._sources = sources
+        self._triggers = triggers
+
+    async def of(
+        self,
+        key: Key,
+        memory: Memory,
+        found: RegistryObject,
+        status: Status,
+        revisions: Mapping[int, RevisionObject],
+    ) -> Asked:
+        """What the spec asks for. The last valid plan stays while spec.rollout is broken."""
+        try:
+            spec = parse_spec(found.spec)
+        except FieldError as error:
+            return Asked(None, memory.plan, Problem(conditions.INVALID_SPEC, str(error)))
+        # Before anything of it is read, so that no change is missed meanwhile.
+        self._triggers.follow(key, links.followed(key[0], spec, self._cluster.registry))
+        try:
+            plan = plan_of(spec.rollout)
+            examine_checks(spec.rollout)
+        except FieldError as error:
+            return Asked(spec, memory.plan, Problem(conditions.INVALID_SPEC, str(error)))
+        memory.plan = plan
+        try:
+            refuse_unsupported(spec)
+        except FieldError as error:
+            return Asked(spec, plan, Problem(conditions.INVALID_SPEC, str(error)))
+        problem = links.cycle(key, spec, self._cluster.registry)
+        if problem is not None:
+            return Asked(spec, plan, problem)
+        try:
+            return Asked(spec, plan, await self._content(key, memory, found, spec, revisions))
+        except Unreadable as error:
+            return Asked(spec, plan, _instead(memory, spec, status, error), str(error))
+
+    async def _content(
+        self,
+        key: Key,
+        memory: Memory,
+        found: RegistryObject,
+        spec: Spec,
+        revisions: Mapping[int, RevisionObject],
+    ) -> Content | Problem:
+        """The content of a spec, from memory where a watch vouches that nothing of it has changed."""
+        names = sources_of(spec)
+        present = self._cluster.configmaps(key[0], names)
+        known = (found.meta.generation, tuple(sorted(present.items())))
+        # One that is absent is asked for again: no watch vouches for that.
+        if memory.content is not None and memory.content_key == known and len(present) == len(names):
+            content = memory.content
+            if isinstance(content, Problem) or content.json or _recorded(content.hash, revisions.values()):
+                return content
+        content = await self._sources.resolve(key[0], spec, present)
+        memory.content_key, memory.content = known, content
+        if isinstance(content, Content) and _recorded(content.hash, revisions.values()):
+            memory.content = content._replace(json=b"")
+        return content
+
+
+def _recorded(content_hash: str, revisions: Iterable[RevisionObject]) -> bool:
+    return any(each.hash == content_hash for each in revisions)
+
+
+def _instead(memory: Memory, spec: Spec, status: Status, error: Unreadable) -> Content | Problem | None:
+    """What stands for content that could not be read, so that a candidate can still be rolled back.
+
+    Raises the error where nothing can: then nothing is decided at all.
+    """
+    if memory.content is not None:
+        return memory.content
+    if status.canary is not None:
+        return Content(status.canary.hash, b"", 0)
+    if spec.pinned_version is not None and status.stable is not None:
+        return None  # a pin asks for no content
+    raise error
