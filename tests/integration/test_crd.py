@@ -163,7 +163,7 @@ def test_the_example_files_are_applied_by_kubectl(cluster: KubeCluster, crd: dic
     assert crd
     cluster.kubectl("apply", f"--namespace={namespace}", "-f", str(ROOT / "docs/examples"))
     shown = cluster.kubectl("get", "creg", f"--namespace={namespace}", "-o", "wide").stdout.splitlines()
-    assert shown[0].split() == ["NAME", "READY", "STABLE", "CANARY", "WEIGHT", "STEP", "MESSAGE", "AGE"]
+    assert shown[0].split() == ["NAME", "READY", "STABLE", "CANARY", "WEIGHT", "STEP", "MESSAGE", "UNUSED", "AGE"]
     assert len(shown) == 1 + sum(len(documents_of(path.read_text())) for path in EXAMPLES) - 1  # a ConfigMap
 
 

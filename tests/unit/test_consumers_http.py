@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
@@ -13,9 +14,19 @@ from hypothesis import strategies as st
 from tests.serve_fakes import World, body, header, request
 from tests.unit.test_consumers_known import Time
 
-from configregistry.model.reports import EXCHANGE_PATH, Exchange, Gone, Observed, ReplicaReports, Report
+from configregistry.model.reads import Read
+from configregistry.model.reports import (
+    EXCHANGE_PATH,
+    NEWS_PATH,
+    Exchange,
+    Gone,
+    Observed,
+    ReplicaReports,
+    Report,
+)
 from configregistry.serve.app import App
 from configregistry.serve.consumers import Consumers, Room
+from configregistry.serve.consumers import news as news_module
 from configregistry.serve.consumers import room as room_module
 from configregistry.serve.consumers.heartbeat import owner, read_heartbeat
 from configregistry.serve.responses import Problem, Response
@@ -150,7 +161,8 @@ def test_a_ttl_that_is_none(served: Served, ttl: Any) -> None:
         ({"labels": {"a": 1}}, "labels.a"),
         ({"labels": {"": "x"}}, "labels"),
         ({"labels": {f"a{number}": "" for number in range(33)}}, "labels"),
-        ({"labels": {"a": "x" * 2048}}, "labels"),
+        ({"labels": {"a": "x" * 64}}, "labels.a"),
+        ({"labels": {f"{number:063d}": "x" * 63 for number in range(17)}}, "labels"),
         ({"observed": 7}, "observed"),
         ({"observed": {"version": 7}}, "observed.status"),
         ({"observed": {"version": 7, "status": "OK"}}, "observed.status"),
@@ -236,7 +248,8 @@ def test_what_a_client_needs(served: Served) -> None:
     )
     for method in ("PUT", "DELETE"):
         assert needs(method, CONSUMERS + "/a") == (Need("update", "consumers", "shop", "checkout"),)
-    assert needs("POST", EXCHANGE_PATH) == (Need("update", "consumers-exchange", "", ""),)
+    exchange = (Need("update", "consumers-exchange", "", ""),)
+    assert needs("POST", EXCHANGE_PATH) == needs("GET", NEWS_PATH) == exchange
 
 
 # The leader's exchange.
@@ -265,6 +278,7 @@ async def test_the_leader_gives_its_list_and_gets_what_was_heard_here(served: Se
             )
         ],
         [Gone("shop", "checkout", "uid-checkout", "left", "here", 1.0, 30.0)],
+        news=0,
     )  # fmt: skip
     listed = body(served.ask("GET"))
     assert [(each["id"], each["ageSeconds"]) for each in listed["consumers"]] == [("mine", 1.0), ("theirs", 1.5)]
@@ -312,3 +326,127 @@ async def test_what_is_no_list_is_refused(
     served.consumers.exchange(Exchange([report("theirs")]))
     assert (await served.exchange(content, **headers)).status == 400
     assert len(body(served.ask("GET"))["consumers"]) == 1
+
+
+async def test_a_leader_that_wants_all_reads_is_given_all(served: Served) -> None:
+    asked: list[bool] = []
+
+    def reads(every: bool) -> list[Read]:
+        asked.append(every)
+        return [Read("shop", "checkout", "uid-checkout", 1.5)]
+
+    served.consumers._reads = reads
+    for exchange in (Exchange(), Exchange([]), Exchange([], reads=True)):
+        answer = await served.exchange(msgspec.json.encode(exchange))
+    told = msgspec.json.decode(answer.body, type=ReplicaReports)
+    assert told.reads == [Read("shop", "checkout", "uid-checkout", 1.5)]
+    assert asked == [True, False, True], "one without a list is new"
+
+
+# News for the leader.
+
+
+class Waiting:
+    """A leader that waits for news."""
+
+    def __init__(self, served: Served, known: int | str = 0, *, replica: str = "here", seconds: str = "2") -> None:
+        query = f"replica={replica}&known={known}&seconds={seconds}"
+        reply = served.app(request(NEWS_PATH, query))
+        assert isinstance(reply, Awaitable)
+        self.task = asyncio.ensure_future(reply)
+
+    async def held(self) -> bool:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return not self.task.done()
+
+    async def told(self) -> Any:
+        async with asyncio.timeout(60):
+            reply = await self.task
+        assert isinstance(reply, Response)
+        assert reply.status == 200, reply.body
+        return body(reply)
+
+
+BROKEN = {"version": 7, "status": "error"}
+
+
+async def test_a_new_error_is_told_at_once_and_nothing_else_is(served: Served) -> None:
+    waiting = Waiting(served)
+    served.put("a", observed={"version": 7, "status": "ok"})
+    served.put("b")
+    assert await waiting.held()
+    served.put("a", observed=BROKEN)
+    assert await waiting.told() == {"replica": "here", "news": 1}
+    waiting = Waiting(served, 1)
+    served.put("a", observed=BROKEN)
+    served.put("a")
+    served.put("a", observed={"version": 7, "status": "ok"})
+    assert await waiting.held(), "it said so before"
+    served.put("a", observed=BROKEN)
+    assert (await waiting.told())["news"] == 2
+    waiting = Waiting(served, 2)
+    served.put("a", observed={"version": 8, "status": "error"})
+    assert (await waiting.told())["news"] == 3, "of another version"
+    told = served.consumers.exchange(Exchange())
+    assert told.news == 3
+
+
+async def test_what_came_before_the_waiting_is_not_missed(served: Served) -> None:
+    served.put("a", observed=BROKEN)
+    assert (await Waiting(served, 0).told())["news"] == 1
+    assert (await Waiting(served, 1, replica="former").told()) == {"replica": "here", "news": 1}
+
+
+async def test_an_error_that_another_replica_told_of_is_no_news_here(served: Served) -> None:
+    waiting = Waiting(served)
+    broken = report("theirs", observed=Observed(7, "error"), observed_age=1.0)
+    await served.exchange(msgspec.json.encode(Exchange([broken])))
+    served.put("theirs", observed=BROKEN)
+    assert await waiting.held()
+    waiting.task.cancel()
+
+
+async def test_nobody_is_held_for_longer_than_was_asked_for(served: Served) -> None:
+    waiting = Waiting(served, seconds="1.5")
+    assert await waiting.held()
+    served.time.advance(1.4)
+    assert await waiting.held()
+    served.time.advance(0.2)
+    assert (await waiting.told())["news"] == 0
+
+
+async def test_who_gives_up_is_forgotten_and_the_end_holds_nobody(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(news_module, "MAX_WAITING", 2)
+    first, second = Waiting(served), Waiting(served)
+    assert await first.held()
+    assert await second.held()
+    assert (await Waiting(served).told())["news"] == 0, "so many are not held"
+    first.task.cancel()
+    third = Waiting(served)
+    assert await third.held()
+    served.consumers.news.drain()
+    assert [(await each.told())["news"] for each in (second, third, Waiting(served))] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "known=1",
+        "seconds=1",
+        "known=-1&seconds=1",
+        "known=x&seconds=1",
+        "known=nan&seconds=1",
+        "known=1&seconds=11",
+        "known=1&seconds=1&more=1",
+    ],
+)
+async def test_who_waits_says_for_what_and_how_long(served: Served, query: str) -> None:
+    reply = served.app(request(NEWS_PATH, query))
+    assert isinstance(reply, Awaitable)
+    found = await reply
+    assert isinstance(found, Response)
+    assert found.status == 400

@@ -23,6 +23,7 @@ MAX_TTL: Final = 86_400
 """Seconds. A consumer that crashed is listed for no longer than a day."""
 MAX_LABELS: Final = 32
 MAX_LABELS_TEXT: Final = 2048
+MAX_LABEL: Final = 63
 """Characters of all names and values together."""
 MAX_MESSAGE: Final = 1024
 MAX_INSTANCE: Final = 253
@@ -99,6 +100,8 @@ def _labels(value: Any) -> dict[str, str]:
             _refuse("labels", "expected names of letters, digits and . _ / - between", name)
         if not isinstance(text, str):
             _refuse(f"labels.{name}", "expected a text", text)
+        if len(text) > MAX_LABEL:
+            raise bad_parameter(f"labels.{name}", f"expected at most {MAX_LABEL} characters, got {len(text)}")
     if sum(len(name) + len(text) for name, text in value.items()) > MAX_LABELS_TEXT:
         raise bad_parameter("labels", f"expected at most {MAX_LABELS_TEXT} characters together")
     return dict(sorted(value.items()))

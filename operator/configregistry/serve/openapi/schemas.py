@@ -188,8 +188,8 @@ SCHEMAS: Final[Json] = {
                 "type": ["object", "null"],
                 "propertyNames": {"pattern": KEY},
                 "additionalProperties": {"type": "string", "maxLength": 63},
-                "maxProperties": 16,
-                "description": "At most 32, of 2,048 characters together.",
+                "maxProperties": 32,
+                "description": "At most 32, with their names of 2,048 characters together.",
             },
             "observed": {"anyOf": [ref("Observed"), {"type": "null"}]},
             "instance": {
