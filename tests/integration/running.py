@@ -35,8 +35,7 @@ from configregistry.kube.client import Api, connect
 from configregistry.kube.failures import NotFound, Unavailable
 from configregistry.kube.paths import CONFIGMAPS, EVENTS, REGISTRIES, REVISIONS
 
-CRD: Final = REPOSITORY / "crds" / "configregistries.yaml"
-CRD_NAME: Final = "configregistries.configregistry.dev"
+CRDS: Final = REPOSITORY / "crds"
 WITHIN: Final = 60.0
 """Seconds for what takes one: the machine is shared."""
 _POLL: Final = 0.05
@@ -53,11 +52,11 @@ class InVainError(AssertionError):
 
 
 def install_crd(cluster: KubeCluster) -> None:
-    """Make the cluster know ConfigRegistry; again does nothing."""
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={CRD}")
-    established = ("wait", "--for=condition=Established", f"crd/{CRD_NAME}", "--timeout=30s")
-    # Right after it was made it has no conditions at all, which kubectl takes for an error.
-    wait(lambda: cluster.kubectl(*established, check=False).returncode == 0, lambda: f"{CRD_NAME} to be established")
+    """Make the cluster know all kinds of this API; again does nothing."""
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={CRDS}")
+    established = ("wait", "--for=condition=Established", f"--filename={CRDS}", "--timeout=30s")
+    # Right after one was made it has no conditions at all, which kubectl takes for an error.
+    wait(lambda: cluster.kubectl(*established, check=False).returncode == 0, lambda: "the CRDs to be established")
 
 
 def wait(condition: Callable[[], object], what: Callable[[], str], within: float = WITHIN) -> None:

@@ -29,7 +29,7 @@ from configregistry.kube.objects import (
 )
 from configregistry.kube.paths import CONFIGMAPS, REGISTRIES, REVISIONS
 from configregistry.model.status import Status, parse_status
-from configregistry.reconcile import Collector, Controller
+from configregistry.reconcile import Collector, Controller, Watched
 from configregistry.reconcile.queue import FIRST_RETRY
 from configregistry.rollout.observation import Note, Verdict
 from configregistry.telemetry.metrics import Metrics
@@ -276,11 +276,12 @@ class Process:
         self._configmaps: dict[tuple[str, str], MetaObject] = {}
         kind = Kind(checks.probe, lambda _check: 1.0, lambda _check, _subject, _field: None)
         clock = LoopClock(origin)
+        here = MetaObject(Meta(SPACE))
         self._controller = Controller(
             cast("Api", api),
-            self._registries,
-            self._configmaps,
+            Watched(self._registries, self._configmaps, {}, {here.meta.key: here}),
             cast("Recorder", self.notes),
+            cast("Outbound", None),
             lambda changed, probed: Runner(
                 Means(cast("Outbound", None)), clock, changed, probed=probed, kinds={"http": kind}
             ),

@@ -581,6 +581,107 @@ async def test_no_thread_to_be_had_is_an_error_and_frees_its_place(
             await looking.resolve("a", 80)
 
 
+class DeadZone:
+    """Takes the place of getaddrinfo: names that begin with "dead" hang until `answer` is called."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._loop, self._answered = asyncio.get_running_loop(), threading.Event()
+        self.hanging = asyncio.Semaphore(0)
+        self.asked: list[str] = []
+        monkeypatch.setattr(socket, "getaddrinfo", self._look_up)
+
+    def _look_up(self, host: str, *_: Any, **__: Any) -> Any:
+        self.asked.append(host)
+        answered = self._answered
+        if host.startswith("dead"):
+            self._loop.call_soon_threadsafe(self.hanging.release)
+            answered.wait()
+        return []
+
+    def answer(self) -> None:
+        """Whoever hangs now goes on; who comes later hangs."""
+        self._answered.set()
+        self._answered = threading.Event()
+
+
+async def _slow(looking: resolver.Resolver, *names: str) -> None:
+    async with asyncio.timeout(10):
+        while not set(names) <= set(looking._slow):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.005)
+
+
+async def test_names_of_dead_zones_use_up_no_places_whatever_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolver, "MAX_LOOKUPS", 4)
+    monkeypatch.setattr(resolver, "MAX_SLOW", 2)
+    monkeypatch.setattr(resolver, "SLOW", 0.02)
+    looking, zone = resolver.Resolver(), DeadZone(monkeypatch)
+    names = [f"dead{n}" for n in range(6)]
+    # Two have moved to places for slow ones, four hold the others: nobody else has one, this once.
+    first = [asyncio.create_task(looking.resolve(name)) for name in names]
+    await _slow(looking, *names)
+    assert looking._free.locked()
+    zone.answer()
+    await asyncio.gather(*first)
+    # From now on they are known.
+    second = [asyncio.create_task(looking.resolve(name)) for name in names for _ in range(3)]
+    for _ in range(6 + 2):
+        await zone.hanging.acquire()
+    async with asyncio.timeout(10):
+        assert [await looking.resolve(f"alive{n}") for n in range(10)] == [[]] * 10
+    assert len(zone.asked) == 6 + 2 + 10
+    while not all(task.done() for task in second):
+        zone.answer()
+        await asyncio.sleep(0.001)
+    assert not looking._free.locked()
+    assert not looking._free_for_slow.locked()
+    await looking.close()
+
+
+async def test_a_name_that_is_quick_again_is_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolver, "SLOW", 0.02)
+    looking, zone = resolver.Resolver(), DeadZone(monkeypatch)
+    task = asyncio.create_task(looking.resolve("dead"))
+    await _slow(looking, "dead")
+    zone.answer()
+    await task
+    monkeypatch.setattr(resolver, "SLOW", 60.0)
+    zone = DeadZone(monkeypatch)
+    task = asyncio.create_task(looking.resolve("dead"))
+    await zone.hanging.acquire()
+    zone.answer()
+    await task
+    assert not looking._slow
+
+
+async def test_names_that_were_slow_are_remembered_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolver, "SLOW", 0.02)
+    monkeypatch.setattr(resolver, "_REMEMBERED", 2)
+    looking, zone = resolver.Resolver(), DeadZone(monkeypatch)
+    for number in range(3):
+        task = asyncio.create_task(looking.resolve(f"dead{number}"))
+        await _slow(looking, f"dead{number}")
+        zone.answer()
+        await task
+    assert list(looking._slow) == ["dead1", "dead2"]
+
+
+async def test_the_end_does_not_wait_for_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolver, "MAX_SLOW", 1)
+    monkeypatch.setattr(resolver, "SLOW", 0.02)
+    looking, zone = resolver.Resolver(), DeadZone(monkeypatch)
+    names = [f"dead{n}" for n in range(3)]
+    tasks = [asyncio.create_task(looking.resolve(name)) for name in names]
+    await _slow(looking, *names)
+    assert looking._moving
+    async with asyncio.timeout(10):
+        await looking.close()
+    assert not looking._moving
+    zone.answer()
+    await asyncio.gather(*tasks)
+    assert not looking._free.locked()
+    assert not looking._free_for_slow.locked()
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [

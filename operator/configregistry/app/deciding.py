@@ -22,6 +22,7 @@ from configregistry.health import Means, Outbound, Runner
 from configregistry.kube.client import Api
 from configregistry.kube.credentials import ca_file, token_file
 from configregistry.kube.events import Recorder
+from configregistry.kube.workloads import KubeWorkloads
 from configregistry.model.reports import Exchange, ReplicaReports
 from configregistry.reconcile import (
     Collector,
@@ -29,6 +30,7 @@ from configregistry.reconcile import (
     InProcess,
     OverHttp,
     Replicas,
+    Watched,
     at_addresses,
     of_service,
 )
@@ -65,12 +67,18 @@ class Deciding:
         self._following = following
         self._recorder = Recorder(api, instance=platform.node())
         self._outbound = Outbound(allow_local=not settings.in_cluster)
+        means = Means(self._outbound, self._collector, KubeWorkloads(api))
         self._controller = Controller(
             api,
-            following.registries.store,
-            following.configmaps.store,
+            Watched(
+                following.registries.store,
+                following.configmaps.store,
+                following.policies.store,
+                following.namespaces.store,
+            ),
             self._recorder,
-            lambda changed, probed: Runner(Means(self._outbound, self._collector), clock, changed, probed=probed),
+            self._outbound,
+            lambda changed, probed: Runner(means, clock, changed, probed=probed),
             clock,
             metrics,
             spread=lambda: random.uniform(0.8, 1.2),  # noqa: S311
@@ -80,6 +88,8 @@ class Deciding:
         following.registries.subscribe(triggers.registry_changed)
         following.revisions.subscribe(triggers.revision_changed)
         following.configmaps.subscribe(triggers.configmap_changed)
+        following.policies.subscribe(triggers.policy_changed)
+        following.namespaces.subscribe(triggers.namespace_changed)
         self._kopf: KopfThread | None = None
 
     @property

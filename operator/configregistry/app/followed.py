@@ -1,7 +1,7 @@
 """One resource in all namespaces that are looked after: one reflector for all of them, or one for each.
 
-It exists so that an operator of a few namespaces needs no right outside of them. It knows nothing of what
-the objects mean.
+It exists so that an operator of a few namespaces needs no right outside of them; where objects belong to the
+whole cluster, one reflector for each name does the same. It knows nothing of what the objects mean.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from configregistry.kube.reflector import Reflector
 Key = tuple[str, str]
 T = TypeVar("T", bound=HasMeta)
 
+_NAMESPACE, _NAME = 0, 1
+
 
 class Followed(Generic[T]):
-    """The objects of a resource, in memory. `namespaces` empty: of the whole cluster."""
+    """The objects of a resource, in memory. `namespaces` and `names` empty: of the whole cluster."""
 
     def __init__(
         self,
@@ -30,17 +32,33 @@ class Followed(Generic[T]):
         resource: Resource,
         decode: Callable[[bytes | msgspec.Raw], T],
         namespaces: tuple[str, ...],
+        *,
+        names: tuple[str, ...] = (),
         **options: Any,
     ) -> None:
-        places: tuple[str | None, ...] = namespaces or (None,)
-        of = {
-            place: Reflector(api, resource.path(place), decode, name=f"{resource} in {place or 'all'}", **options)
-            for place in places
-        }
+        if names:
+            # A right to one name is enough to list and watch that one.
+            of = {
+                name: Reflector(
+                    api,
+                    resource.path(),
+                    decode,
+                    name=f"{resource} {name}",
+                    params={"fieldSelector": f"metadata.name={name}"},
+                    **options,
+                )
+                for name in names
+            }
+        else:
+            of = {
+                place or "": Reflector(
+                    api, resource.path(place), decode, name=f"{resource} in {place or 'all'}", **options
+                )
+                for place in namespaces or (None,)
+            }
         self.reflectors = tuple(of.values())
-        self.store: Mapping[Key, T] = (
-            of[None].store if None in of else _ByNamespace({place or "": each.store for place, each in of.items()})
-        )
+        stores = {place: each.store for place, each in of.items()}
+        self.store: Mapping[Key, T] = stores[""] if "" in stores else _Parts(stores, _NAME if names else _NAMESPACE)
 
     def subscribe(self, on_change: Callable[[Key, T | None, T | None], None]) -> None:
         """Tell of each change from now on."""
@@ -61,14 +79,16 @@ class Followed(Generic[T]):
         return [each.name for each in self.reflectors if not each.synced.is_set()]
 
 
-class _ByNamespace(Mapping[Key, T]):
-    """The stores of some namespaces as one: a look-up costs the same however many there are."""
+class _Parts(Mapping[Key, T]):
+    """The stores of some namespaces (or names) as one: a look-up costs the same however many there are."""
 
-    def __init__(self, stores: Mapping[str, Mapping[Key, T]]) -> None:
+    def __init__(self, stores: Mapping[str, Mapping[Key, T]], part: int) -> None:
+        """`part`: the place in a key of what tells the stores apart."""
         self._stores = stores
+        self._part = part
 
     def __getitem__(self, key: Key) -> T:
-        return self._stores[key[0]][key]
+        return self._stores[key[self._part]][key]
 
     def __iter__(self) -> Iterator[Key]:
         return chain.from_iterable(self._stores.values())

@@ -9,14 +9,14 @@ from typing import Any
 
 from configregistry.app.followed import Followed
 from configregistry.kube.client import Api
-from configregistry.kube.objects import decode_meta, decode_registry, decode_revision, decode_served
-from configregistry.kube.paths import CONFIGMAPS, REGISTRIES, REVISIONS
+from configregistry.kube.objects import decode_meta, decode_policy, decode_registry, decode_revision, decode_served
+from configregistry.kube.paths import CONFIGMAPS, NAMESPACES, REGISTRIES, REVISIONS, ROLLOUT_POLICIES
 from configregistry.kube.reflector import WHOLE
 from configregistry.model.names import LABEL_REGISTRY
 
 
 class Following:
-    """Registries and versions; of ConfigMaps the metadata, where somebody decides."""
+    """Registries and versions; where somebody decides policies, and of ConfigMaps and namespaces the metadata."""
 
     def __init__(self, api: Api, namespaces: tuple[str, ...], *, decide: bool) -> None:
         decode = decode_registry if decide else decode_served
@@ -25,7 +25,9 @@ class Following:
         self.all: tuple[Followed[Any], ...] = (self.registries, self.revisions)
         if decide:
             self.configmaps = Followed(api, CONFIGMAPS, decode_meta, namespaces, metadata_only=True)
-            self.all = (*self.all, self.configmaps)
+            self.policies = Followed(api, ROLLOUT_POLICIES, decode_policy, ())
+            self.namespaces = Followed(api, NAMESPACES, decode_meta, (), names=namespaces, metadata_only=True)
+            self.all = (*self.all, self.configmaps, self.policies, self.namespaces)
 
     async def synced(self) -> None:
         """Wait for the first list of each."""

@@ -22,12 +22,15 @@ from configregistry.app.following import Following
 from configregistry.app.serving import Serving, listening
 from configregistry.clock import SystemClock
 from configregistry.kube.client import Api, connect
+from configregistry.kube.paths import REGISTRIES, ROLLOUT_POLICIES
 from configregistry.kube.preflight import (
     CONTROLLER_NEEDS,
     ENDPOINT_NEEDS,
+    POLICY_NEEDS,
     REVIEW_NEEDS,
     SERVE_NEEDS,
     check_rights,
+    namespace_needs,
     preflight,
 )
 from configregistry.serve import Probes
@@ -180,7 +183,10 @@ async def _run(settings: Settings) -> None:
 
 async def _preflight(settings: Settings, api: Api) -> None:
     needs = CONTROLLER_NEEDS if settings.decides else SERVE_NEEDS
-    await preflight(api, settings.namespaces or None, needs)
+    kinds = (REGISTRIES, ROLLOUT_POLICIES) if settings.decides else (REGISTRIES,)
+    await preflight(api, settings.namespaces or None, needs, kinds)
+    if settings.decides:
+        await check_rights(api, None, (*POLICY_NEEDS, *namespace_needs(settings.namespaces)))
     if settings.auth == "kubernetes":
         await check_rights(api, None, REVIEW_NEEDS)
     if settings.replica_service:

@@ -1,7 +1,8 @@
 """Health: asks whether a candidate does well. `rollout.gates` decides what the answers mean.
 
     outbound = Outbound(allow_local=not in_cluster, trace=headers_of_the_present_trace)
-    runner = Runner(Means(outbound, reports), clock, changed=queue_the_registry_of_a_key)
+    means = Means(outbound, reports, workloads)                # None: checks of that kind are Errors
+    runner = Runner(means, clock, changed=queue_the_registry_of_a_key)
 
     # gather, before anything is recorded: a check that this version cannot make is InvalidSpec
     for index, check in enumerate(plan.checks):
@@ -25,7 +26,8 @@
 - A check that reported a Fail or an Error is not probed again until `saved` counted it.
 - Several candidates of one registry may be watched: a superseded one until its verdict is stored.
 - A new kind is a module with `probe`, `timeout`, `examine`, one entry in `kinds.PROBES`, and, if it
-  asks with something else than HTTP, a field in `Means`.
+  asks with something else than HTTP, a field in `Means`. What one probe has to know of those before
+  it keeps in `Question.memory`.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from configregistry.health.question import (
     Finding,
     Known,
     Means,
+    Memory,
     Question,
     Reports,
     RolloutKey,
@@ -51,6 +54,7 @@ __all__ = [
     "Kind",
     "Known",
     "Means",
+    "Memory",
     "Outbound",
     "Question",
     "Reports",

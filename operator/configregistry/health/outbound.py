@@ -81,9 +81,10 @@ class Outbound:
     ) -> None:
         self._allow_local = allow_local
         self._trace = trace
+        self._resolver = resolver or Resolver()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                resolver=resolver or Resolver(),
+                resolver=self._resolver,
                 socket_factory=self._socket,
                 force_close=True,
                 limit=_limit(),
@@ -126,6 +127,7 @@ class Outbound:
     async def close(self) -> None:
         """End all connections."""
         await self._session.close()
+        await self._resolver.close()
 
     async def _follow(self, asked: _Asked, url: URL) -> Answer:
         """The answer where the redirects that may be followed end."""

@@ -7,6 +7,7 @@ I/O, and never know the kinds of checks or the reconciler.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from configregistry.health.outbound import Outbound
@@ -53,11 +54,24 @@ class Subject(NamedTuple):
     stable_version: int | None
 
 
+class Memory:
+    """What a probe of one check leaves for the next one: the kind of check alone knows what it is.
+
+    It belongs to one check of one candidate and goes with it: with the candidate, with an edit of the check, and
+    with the process. Nothing else has to bound it or to forget it. What a new leader lacks may only make its
+    verdict come later.
+    """
+
+    def __init__(self) -> None:
+        self.kept: object = None
+
+
 class Question(NamedTuple):
     """One probe to make. `timeout`, in seconds, is for all of it.
 
     `elapsed`: seconds that the stage has run, by monotonic clocks alone; perhaps fewer than it has, never more,
-    so that nothing from before the stage is taken for a part of it. `uid`: of the registry.
+    so that nothing from before the stage is taken for a part of it. `uid`: of the registry. `asked` and `wall`:
+    when, by the monotonic and by the wall clock. `memory` None: of no check that is probed again.
     """
 
     check: Check
@@ -66,6 +80,9 @@ class Question(NamedTuple):
     timeout: float
     elapsed: float = 0.0
     uid: str = ""
+    asked: float = 0.0
+    wall: datetime | None = None
+    memory: Memory | None = None
 
 
 class Finding(NamedTuple):
@@ -99,8 +116,12 @@ class Reports(Protocol):
 class Workloads(Protocol):
     """Who knows workloads and their pods: `kube.workloads` in this program."""
 
-    async def look(self, namespace: str, kind: str, name: str) -> Workload | None:
-        """The workload with its pods, as the API server has them now; None: there is none. Raises `ApiError`."""
+    async def look(self, namespace: str, kind: str, name: str, *, fresh: bool) -> Workload | None:
+        """The workload with its pods, as the API server has them now; None: there is none.
+
+        `fresh`: the pods too are not to be older than the question; else they may be by as much as a watch is
+        behind. Raises `ConfigRegistryError`.
+        """
         ...
 
 

@@ -26,7 +26,7 @@ import structlog
 from configregistry.clock import Clock, timestamp
 from configregistry.errors import ConfigRegistryError
 from configregistry.health.kinds import PROBES, Kind, kind_of
-from configregistry.health.question import Finding, Means, Question, RolloutKey, StageKey, Subject
+from configregistry.health.question import Finding, Means, Memory, Question, RolloutKey, StageKey, Subject
 from configregistry.health.unsaved import URGENT, Unsaved
 from configregistry.rollout.gates import effective
 from configregistry.rollout.observation import CheckReport, Probe, Verdict
@@ -50,6 +50,7 @@ class _Watched:
     """Monotonic time at which the stage began, or somewhat later."""
     first: float
     """Monotonic time before which it is not probed."""
+    memory: Memory = field(default_factory=Memory)
     unsaved: Unsaved = field(default_factory=Unsaved)
     asked: tuple[StageKey, float] | None = None
     """Stage and monotonic time of the latest probe's start."""
@@ -218,8 +219,9 @@ class Runner:
         try:
             kind = self._kinds[kind_of(check)]
             seconds = kind.timeout(check)
-            elapsed = self._clock.monotonic() - watched.began
-            question = Question(check, watched.subject, stage, seconds, elapsed, key.uid)
+            now, wall = self._clock.monotonic(), self._clock.wall()
+            elapsed = now - watched.began
+            question = Question(check, watched.subject, stage, seconds, elapsed, key.uid, now, wall, watched.memory)
             task = self._start(_awaited(kind.probe(question, self._means)), f"probe {check.name}")
             if not await self._either(task, seconds + _GRACE):
                 return Finding(Verdict.ERROR, "", f"the probe did not end within {seconds:g} s")

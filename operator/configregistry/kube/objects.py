@@ -99,6 +99,13 @@ class RegistryObject(msgspec.Struct, frozen=True, gc=False):
     status: bytes = b""
 
 
+class PolicyObject(msgspec.Struct, frozen=True, gc=False):
+    """A RolloutPolicy. `spec` is JSON."""
+
+    meta: Meta
+    spec: bytes
+
+
 class RevisionObject(msgspec.Struct, frozen=True, gc=False):
     """A ControllerRevision. `payload` is its `data` as JSON; empty where only metadata was read.
 
@@ -139,6 +146,12 @@ def decode_served(raw: bytes | msgspec.Raw) -> RegistryObject:
     """Decode a ConfigRegistry for a replica that only serves: without its spec, which is half of its size."""
     wire = _decode(_REGISTRY, _WireRegistry, raw)
     return RegistryObject(_meta(wire.metadata), b"{}", bytes(wire.status))
+
+
+def decode_policy(raw: bytes | msgspec.Raw) -> PolicyObject:
+    """Decode a RolloutPolicy."""
+    wire = _decode(_POLICY, _WirePolicy, raw)
+    return PolicyObject(_meta(wire.metadata), bytes(wire.spec))
 
 
 def decode_revision(raw: bytes | msgspec.Raw) -> RevisionObject:
@@ -210,6 +223,11 @@ class _WireRegistry(msgspec.Struct, frozen=True):
     status: msgspec.Raw = msgspec.Raw(b"")
 
 
+class _WirePolicy(msgspec.Struct, frozen=True):
+    metadata: _WireMeta
+    spec: msgspec.Raw = msgspec.Raw(b"{}")
+
+
 class _WireRevision(msgspec.Struct, frozen=True):
     metadata: _WireMeta
     revision: int | None = None
@@ -218,6 +236,7 @@ class _WireRevision(msgspec.Struct, frozen=True):
 
 _ANY: Final = msgspec.json.Decoder(_WireAny)
 _REGISTRY: Final = msgspec.json.Decoder(_WireRegistry)
+_POLICY: Final = msgspec.json.Decoder(_WirePolicy)
 _REVISION: Final = msgspec.json.Decoder(_WireRevision)
 _META: Final = msgspec.json.Decoder(_WireMeta)
 

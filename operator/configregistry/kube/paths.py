@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
-from configregistry.model.names import GROUP, PLURAL, VERSION
+from configregistry.model.names import GROUP, PLURAL, POLICY_PLURAL, VERSION
 
 METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 """Accept header of a GET or a watch whose contents are not wanted."""
@@ -42,6 +42,7 @@ class Resource(NamedTuple):
 
 
 REGISTRIES: Final = Resource(GROUP, VERSION, PLURAL)
+ROLLOUT_POLICIES: Final = Resource(GROUP, VERSION, POLICY_PLURAL)
 REVISIONS: Final = Resource("apps", "v1", "controllerrevisions")
 CONFIGMAPS: Final = Resource("", "v1", "configmaps")
 NAMESPACES: Final = Resource("", "v1", "namespaces")

@@ -30,8 +30,10 @@ from configregistry.kube.paths import (
     ENDPOINT_SLICES,
     EVENTS,
     LEASES,
+    NAMESPACES,
     REGISTRIES,
     REVISIONS,
+    ROLLOUT_POLICIES,
     SUBJECT_ACCESS_REVIEWS,
     TOKEN_REVIEWS,
     Resource,
@@ -47,10 +49,13 @@ class Need(NamedTuple):
     verb: str
     resource: Resource
     subresource: str = ""
+    name: str = ""
+    """Of the one object that it is for; empty: any."""
 
     def __str__(self) -> str:
         part = f"/{self.subresource}" if self.subresource else ""
-        return f"{self.verb} {self.resource.plural}{part}" + (f".{self.resource.group}" if self.resource.group else "")
+        group = f".{self.resource.group}" if self.resource.group else ""
+        return f"{self.verb} {self.resource.plural}{part}{group}" + (f" {self.name}" if self.name else "")
 
 
 def _needs(resource: Resource, *verbs: str, subresource: str = "") -> tuple[Need, ...]:
@@ -72,10 +77,18 @@ CONTROLLER_NEEDS: Final = (
     *_needs(EVENTS, "create", "patch"),
 )
 """What the controller needs in each namespace; its Lease is asked for where that is."""
+POLICY_NEEDS: Final = _needs(ROLLOUT_POLICIES, "get", "list", "watch")
+"""What the controller needs besides in the whole cluster; and see `namespace_needs`."""
 LEASE_NEEDS: Final = _needs(LEASES, "get", "create", "update")
 """What an election needs in the namespace of its Lease."""
 ENDPOINT_NEEDS: Final = _needs(ENDPOINT_SLICES, "list")
 """What finding the replicas needs in the namespace of their Service."""
+
+
+def namespace_needs(namespaces: Sequence[str]) -> tuple[Need, ...]:
+    """What the controller needs to see which policies namespaces name; empty: all that there are."""
+    verbs = ("get", "list", "watch")
+    return tuple(Need(verb, NAMESPACES, name=name) for name in namespaces or ("",) for verb in verbs)
 
 
 class _Review(msgspec.Struct, frozen=True):
@@ -87,15 +100,18 @@ class _ReviewAnswer(msgspec.Struct, frozen=True):
 
 
 async def preflight(
-    api: Api, namespaces: Sequence[str] | None = None, needs: Sequence[Need] = CONTROLLER_NEEDS
+    api: Api,
+    namespaces: Sequence[str] | None = None,
+    needs: Sequence[Need] = CONTROLLER_NEEDS,
+    kinds: Sequence[Resource] = (REGISTRIES,),
 ) -> None:
-    """Check that the cluster answers, knows ConfigRegistry, and allows what is needed.
+    """Check that the cluster answers, knows `kinds` of this API, and allows what is needed.
 
     `namespaces` None or empty: all of them. Raises `NoClusterError`, `MissingCrdError` or
     `NotPermittedError`.
     """
     await _answers(api)
-    await _knows_registries(api)
+    await _knows(api, kinds)
     await check_rights(api, namespaces, needs)
 
 
@@ -136,18 +152,20 @@ async def _answers(api: Api) -> None:
         ) from error
 
 
-async def _knows_registries(api: Api) -> None:
+async def _knows(api: Api, kinds: Sequence[Resource]) -> None:
     path = f"/apis/{GROUP}/{VERSION}"
     try:
         found = msgspec.json.decode(await api.get(path), type=_Resources).resources
     except ApiError as error:
         if error.status == HTTPStatus.NOT_FOUND:
-            raise _missing(api) from error
+            raise _missing(api, kinds[0]) from error
         if isinstance(error, Forbidden):
             return  # discovery is closed here; the rights tell the rest
         raise NoClusterError(f"the API server at {api.host} does not work: {error}") from error
-    if not any(each.name == REGISTRIES.plural for each in found):
-        raise _missing(api)
+    known = {each.name for each in found}
+    for kind in kinds:
+        if kind.plural not in known:
+            raise _missing(api, kind)
 
 
 async def _may(api: Api, namespace: str | None, need: Need) -> bool:
@@ -156,6 +174,7 @@ async def _may(api: Api, namespace: str | None, need: Need) -> bool:
         "group": need.resource.group,
         "resource": need.resource.plural,
         "subresource": need.subresource,
+        "name": need.name,
         "namespace": namespace or "",
     }
     body = {
@@ -178,10 +197,10 @@ async def _may(api: Api, namespace: str | None, need: Need) -> bool:
     return msgspec.json.decode(raw, type=_ReviewAnswer).status.allowed
 
 
-def _missing(api: Api) -> MissingCrdError:
+def _missing(api: Api, kind: Resource) -> MissingCrdError:
     return MissingCrdError(
-        f"the cluster at {api.host} does not know {REGISTRIES}/{VERSION}: install the "
-        "configregistry-crds chart, or kubectl apply --server-side -f crds/configregistries.yaml"
+        f"the cluster at {api.host} does not know {kind}/{VERSION}: install the "
+        f"configregistry-crds chart, or kubectl apply --server-side -f crds/{kind.plural}.yaml"
     )
 
 

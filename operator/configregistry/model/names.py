@@ -10,6 +10,8 @@ VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 KIND: Final = "ConfigRegistry"
 PLURAL: Final = "configregistries"
+POLICY_KIND: Final = "RolloutPolicy"
+POLICY_PLURAL: Final = "rolloutpolicies"
 
 LABEL_REGISTRY: Final = f"{GROUP}/registry"
 """On a ControllerRevision: the registry that it is a version of."""
@@ -25,6 +27,9 @@ ANNOTATION_VERDICT: Final = f"{GROUP}/verdict"
 """On a ControllerRevision: a copy of the decision about it, from which a lost status is made again."""
 COMMAND_PREFIX: Final = f"{GROUP}/command-"
 """On a ConfigRegistry: `<prefix><verb>: "<version>:<step>:<token>"`."""
+
+LABEL_POLICY: Final = f"{GROUP}/rollout-policy"
+"""On a Namespace: the RolloutPolicy that all registries in it follow."""
 
 MAX_NAME: Final = 63
 MAX_KEYS: Final = 20_000

@@ -8,7 +8,7 @@ serve replicas for their consumers (`replicas` says how), for checks and for pru
 from __future__ import annotations
 
 from configregistry.reconcile.collector import Collector
-from configregistry.reconcile.controller import Controller
+from configregistry.reconcile.controller import Controller, Watched
 from configregistry.reconcile.replicas import InProcess, OverHttp, Replicas, at_addresses, of_service
 
-__all__ = ["Collector", "Controller", "InProcess", "OverHttp", "Replicas", "at_addresses", "of_service"]
+__all__ = ["Collector", "Controller", "InProcess", "OverHttp", "Replicas", "Watched", "at_addresses", "of_service"]

@@ -19,7 +19,8 @@ from configregistry.model import conditions
 from configregistry.model.status import Status, parse_status
 from configregistry.reconcile.cluster import Cluster
 from configregistry.reconcile.gather import Gathered
-from configregistry.reconcile.memory import Attempt, Recorded
+from configregistry.reconcile.memory import Attempt, Key, Recorded
+from configregistry.reconcile.projection import Projected, Projector
 from configregistry.rollout.observation import Decision, Note
 from configregistry.telemetry.metrics import Metrics
 
@@ -32,12 +33,23 @@ _log = structlog.get_logger(__name__)
 class Actor:
     """Carries out decisions."""
 
-    def __init__(self, cluster: Cluster, runner: Runner, clock: Clock, metrics: Metrics, reported: Reported) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        runner: Runner,
+        clock: Clock,
+        metrics: Metrics,
+        reported: Reported,
+        again: Callable[[Key], None],
+    ) -> None:
+        """`again` queues a registry of which something has become known that a decision may depend on."""
         self._cluster = cluster
         self._runner = runner
         self._clock = clock
         self._metrics = metrics
         self._reported = reported
+        self._again = again
+        self._projector = Projector(cluster)
 
     async def record(self, gathered: Gathered) -> None:
         """Make the content a version; it is named in status by the next decision only."""
@@ -77,17 +89,17 @@ class Actor:
         _log.info("decided", **_who(gathered), **_summary(after), why=_why(notes))
 
     async def tidy(self, gathered: Gathered) -> bool:
-        """Make versions again that are needed, copy verdicts, prune: after a calm decision.
+        """Keep the projection, make versions again that are needed, copy verdicts, prune: after a calm decision.
 
         Gives whether all of it was done; what was not holds nothing up, and is tried again later.
         """
         done = True
-        for step in (self._restore, self._mark, self._prune):
+        for step in (self._project, self._restore, self._mark, self._prune):
             try:
                 done = await step(gathered) and done
             except ApiError as error:
                 done = False
-                _log.warning("versions could not be tidied", **_who(gathered), error=str(error))
+                _log.warning("not all could be tidied", **_who(gathered), error=str(error))
         return done
 
     async def _write(self, gathered: Gathered, decision: Decision) -> None:
@@ -113,6 +125,22 @@ class Actor:
             revision = gathered.revisions.get(number)
             if revision is not None and number < before.last_version:
                 await self._cluster.claim(revision)
+
+    async def _project(self, gathered: Gathered) -> bool:
+        """Keep the ConfigMap of spec.project equal to the stable version."""
+        memory, spec, stable = gathered.memory, gathered.spec, gathered.status.stable
+        if spec is None or spec.project is None or stable is None:
+            memory.projected = None
+            return True
+        revision = gathered.revisions.get(stable.version)
+        if revision is None:
+            return True  # its watch, or `_restore`, brings it
+        meta = gathered.object.meta
+        before, present = memory.projected, self._cluster.configmap((meta.namespace, spec.project.config_map))
+        memory.projected = await self._projector.project(meta, spec, stable, revision, present, before)
+        if _trouble(memory.projected) != _trouble(before):
+            self._again(meta.key)
+        return not _trouble(memory.projected)
 
     async def _restore(self, gathered: Gathered) -> bool:
         """Make versions again that status names and a hand deleted, from the copies that are held."""
@@ -143,6 +171,10 @@ class Actor:
             told = f"versions {', '.join(map(str, pruned))} deleted: revisionHistoryLimit is {limit}"
             self._cluster.tell(meta, (Note("Normal", "VersionPruned", told),))
         return pruned is not None
+
+
+def _trouble(projected: Projected | None) -> str:
+    return projected.trouble if projected is not None else ""
 
 
 def _stage(status: Status) -> StageKey | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 
+from configregistry.kube import configmaps as maps
 from configregistry.kube import payload, revisions, status
 from configregistry.kube.client import Api
 from configregistry.kube.configmaps import ConfigMapData, read_configmap
@@ -17,11 +18,14 @@ from configregistry.kube.history import due_marks, prunable
 from configregistry.kube.objects import (
     Meta,
     MetaObject,
+    PolicyObject,
     RegistryObject,
     RevisionObject,
+    decode_meta,
+    decode_policy,
     decode_registry,
 )
-from configregistry.kube.paths import REGISTRIES
+from configregistry.kube.paths import METADATA, NAMESPACES, REGISTRIES, ROLLOUT_POLICIES
 from configregistry.model.content import Content
 from configregistry.model.names import ANNOTATION_KEYS, version_name
 from configregistry.model.status import Status
@@ -82,10 +86,14 @@ class Cluster:
         """The versions of one UID as a watch last told them."""
         return self._versions.of(key, uid)
 
-    def configmaps(self, namespace: str, names: frozenset[str]) -> dict[str, str]:
+    def configmap_versions(self, namespace: str, names: frozenset[str]) -> dict[str, str]:
         """The resourceVersions of those ConfigMaps that a watch knows of."""
         found = ((name, self._configmaps.get((namespace, name))) for name in names)
         return {name: each.meta.resource_version for name, each in found if each is not None}
+
+    def configmap(self, key: Key) -> MetaObject | None:
+        """The metadata of a ConfigMap as a watch last told it."""
+        return self._configmaps.get(key)
 
     async def fresh_registry(self, key: Key) -> RegistryObject | None:
         """The object now; None: 404."""
@@ -118,6 +126,36 @@ class Cluster:
     async def read_configmap(self, namespace: str, name: str) -> ConfigMapData | None:
         """A ConfigMap now; None: 404."""
         return await read_configmap(self._api, namespace, name)
+
+    async def whole_configmap(self, namespace: str, name: str) -> maps.ConfigMapObject | None:
+        """A ConfigMap now, with what a write has to know; None: 404."""
+        return await maps.read_whole(self._api, namespace, name)
+
+    async def create_configmap(self, owner: Meta, name: str, wanted: maps.Wanted) -> Meta:
+        """Make a ConfigMap that the registry owns. Raises `AlreadyExists`."""
+        return await maps.create(self._api, owner, name, wanted)
+
+    async def change_configmap(self, found: maps.ConfigMapObject, wanted: maps.Wanted) -> Meta:
+        """Change the ConfigMap that was read. Raises `Conflict` where it has changed since."""
+        return await maps.change(self._api, found, wanted)
+
+    async def remove_configmap(self, meta: Meta) -> None:
+        """Delete the ConfigMap that was read. Raises `Conflict` where it has changed since."""
+        await maps.remove(self._api, meta)
+
+    async def fresh_policy(self, name: str) -> PolicyObject | None:
+        """A RolloutPolicy now; None: 404."""
+        try:
+            return decode_policy(await self._api.get(ROLLOUT_POLICIES.path(None, name)))
+        except NotFound:
+            return None
+
+    async def fresh_namespace(self, name: str) -> MetaObject | None:
+        """A Namespace's metadata now; None: 404."""
+        try:
+            return decode_meta(await self._api.get(NAMESPACES.path(None, name), accept=METADATA))
+        except NotFound:
+            return None
 
     async def mark(self, known: Status, versions: Mapping[int, RevisionObject]) -> None:
         """Copy the verdicts to the versions."""

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from configregistry.clock import Clock
 from configregistry.health import RolloutKey, Runner
 from configregistry.kube.client import Api
 from configregistry.kube.events import Recorder
-from configregistry.kube.objects import MetaObject, RegistryObject
+from configregistry.kube.objects import MetaObject, PolicyObject, RegistryObject
 from configregistry.reconcile.act import Actor, Reported
+from configregistry.reconcile.asking import Outbound
 from configregistry.reconcile.cluster import Cluster, VersionIndex
 from configregistry.reconcile.collector import Collector
+from configregistry.reconcile.consent import Consent
 from configregistry.reconcile.gather import Gatherer
+from configregistry.reconcile.hooks import Hooks
 from configregistry.reconcile.memory import Key, Memories
+from configregistry.reconcile.policies import Policies
 from configregistry.reconcile.queue import WorkQueue
 from configregistry.reconcile.reconciler import Reconciler
 from configregistry.reconcile.sources import Sources
 from configregistry.reconcile.triggers import Triggers
+from configregistry.reconcile.validation import Validation
+from configregistry.reconcile.wanted import Wanted
 from configregistry.rollout.observation import Probe
 from configregistry.rollout.plan import CheckPlan
 from configregistry.telemetry.metrics import Metrics
@@ -26,6 +33,15 @@ Changed = Callable[[RolloutKey], None]
 Probed = Callable[[RolloutKey, CheckPlan, Probe], None]
 MakeRunner = Callable[[Changed, Probed], Runner]
 """Gives what makes the checks, told whom to call when they have something to say."""
+
+
+class Watched(NamedTuple):
+    """What watches hold: registries, the metadata of ConfigMaps and Namespaces, RolloutPolicies."""
+
+    registries: Mapping[Key, RegistryObject]
+    configmaps: Mapping[Key, MetaObject]
+    policies: Mapping[Key, PolicyObject]
+    namespaces: Mapping[Key, MetaObject]
 
 
 class Controller:
@@ -37,9 +53,9 @@ class Controller:
     def __init__(
         self,
         api: Api,
-        registries: Mapping[Key, RegistryObject],
-        configmaps: Mapping[Key, MetaObject],
+        watched: Watched,
         recorder: Recorder,
+        outbound: Outbound,
         make_runner: MakeRunner,
         clock: Clock,
         metrics: Metrics,
@@ -50,20 +66,26 @@ class Controller:
         self._queue = queue
         metrics.queue_depth.set_function(lambda: len(queue))
         versions, memories = VersionIndex(), Memories()
-        cluster = Cluster(api, registries, versions, configmaps, recorder)
+        cluster = Cluster(api, watched.registries, versions, watched.configmaps, recorder)
         self._runner = make_runner(
             lambda rollout: queue.add((rollout.namespace, rollout.registry)),
             lambda _key, check, probe: metrics.checks.labels(check.name, probe.verdict.value).inc(),
         )
         self.triggers = Triggers(queue, versions)
-        sources = Sources(cluster.read_configmap)
-        gatherer = Gatherer(cluster, sources, self._runner, clock, memories, self.triggers)
+        policies = Policies(watched.policies, watched.namespaces, cluster.fresh_policy, cluster.fresh_namespace)
+        wanted = Wanted(cluster, Sources(cluster.read_configmap), policies, self.triggers)
+        self._consent = Consent(
+            cluster, Validation(outbound, clock, queue.add), Hooks(outbound, clock, queue.add, cluster.tell)
+        )
+        gatherer = Gatherer(cluster, wanted, self._consent, self._runner, clock, memories)
         # Without replicas nobody runs with anything; a collector that has not asked them yet knows of that.
         reported: Reported = collector.reported if collector else lambda *_: ()
-        actor = Actor(cluster, self._runner, clock, metrics, reported)
+        actor = Actor(cluster, self._runner, clock, metrics, reported, queue.add)
         if collector is not None:
             collector.subscribe(lambda registries: self._runner.news("consumers", registries))
-        self._reconciler = Reconciler(queue, gatherer, actor, self._runner, memories, self.triggers, clock, metrics)
+        self._reconciler = Reconciler(
+            queue, gatherer, actor, self._consent, self._runner, memories, self.triggers, clock, metrics
+        )
 
     @property
     def waiting(self) -> int:
@@ -75,5 +97,6 @@ class Controller:
         await self._reconciler.work()
 
     async def close(self) -> None:
-        """End the checks."""
+        """End the checks, and what is asked and told."""
         await self._runner.close()
+        await self._consent.close()

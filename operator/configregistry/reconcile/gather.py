@@ -7,24 +7,24 @@ first version, before a pin, after a write that failed, and for whatever no watc
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Final, NamedTuple
 
 from configregistry.clock import Clock, parse_timestamp
 from configregistry.health import RolloutKey, Runner, StageKey, Subject
-from configregistry.kube.objects import RegistryObject, RevisionObject
+from configregistry.kube.objects import Meta, RegistryObject, RevisionObject
 from configregistry.model.content import Content
 from configregistry.model.spec import Spec
 from configregistry.model.status import Status
-from configregistry.reconcile import belief, links
+from configregistry.reconcile import belief
 from configregistry.reconcile.belief import Belief
 from configregistry.reconcile.cluster import Cluster, remade
+from configregistry.reconcile.consent import Consent
 from configregistry.reconcile.memory import Key, Memories, Memory, Recorded
-from configregistry.reconcile.sources import Sources
-from configregistry.reconcile.triggers import Triggers
+from configregistry.reconcile.projection import conflict
 from configregistry.reconcile.wanted import Wanted
 from configregistry.rollout.commands import commands_of
 from configregistry.rollout.gates import stored_elapsed
-from configregistry.rollout.intent import Wish, intent_of
 from configregistry.rollout.observation import CheckReport, Observation, Problem, VersionInfo
 from configregistry.rollout.plan import Plan
 from configregistry.rollout.table import CHECKED, phase_of
@@ -65,14 +65,15 @@ class Gatherer:
     def __init__(
         self,
         cluster: Cluster,
-        sources: Sources,
+        wanted: Wanted,
+        consent: Consent,
         runner: Runner,
         clock: Clock,
         memories: Memories,
-        triggers: Triggers,
     ) -> None:
         self._cluster = cluster
-        self._wanted = Wanted(cluster, sources, triggers)
+        self._wanted = wanted
+        self._consent = consent
         self._runner = runner
         self._clock = clock
         self._memories = memories
@@ -91,7 +92,7 @@ class Gatherer:
         pinned = spec.pinned_version if spec else None
         versions = await self._versions(key, memory, revisions, status, pinned)
         self._hold(found, status, memory, revisions, content)
-        # From here on nothing is awaited but dependencies: time and reports are those of one moment.
+        # From here on nothing is awaited but who must agree to a start: time and reports are those of one moment.
         now = self._clock.monotonic()
         rollout = rollout_key(key, status, memory.uid)
         observation = Observation(
@@ -108,9 +109,11 @@ class Gatherer:
             reports=self._reports(memory, rollout, status, plan),
             commands=commands_of(found.meta.annotations),
             fallback=spec.fallback if spec else None,
+            projection=self._projection(memory, found.meta, spec),
         )
-        if spec is not None and spec.depends_on and intent_of(status, observation).wish is Wish.NEW:
-            observation = observation._replace(waiting_for=await self._waiting_for(key, spec))
+        if spec is not None and not asked.unread:
+            whole = partial(self._wanted.whole, key, memory, found, spec, revisions)
+            observation = await self._consent.asked(found.meta, asked, status, observation, whole)
         return Gathered(found, memory, spec, believed, observation, revisions, rollout, now, asked.unread)
 
     async def _object(self, key: Key) -> RegistryObject | None:
@@ -199,10 +202,12 @@ class Gatherer:
         self._runner.watch(rollout, plan.checks, subject, StageKey.of(canary), max(0.0, since), elapsed)
         return self._runner.report(rollout)
 
-    async def _waiting_for(self, key: Key, spec: Spec) -> tuple[str, ...]:
-        """The dependencies that are not Ready for their present generation, asked by GET."""
-        names = [each.name for each in spec.depends_on]
-        return tuple([name for name in names if not links.is_ready(await self._cluster.fresh_registry((key[0], name)))])
+    def _projection(self, memory: Memory, meta: Meta, spec: Spec | None) -> str:
+        """Why spec.project cannot be followed; empty: it can."""
+        if spec is None or spec.project is None:
+            return ""
+        present = self._cluster.configmap((meta.namespace, spec.project.config_map))
+        return conflict(meta.key, meta.uid, spec, present, memory.projected)
 
 
 def rollout_key(key: Key, status: Status, uid: str) -> RolloutKey | None:

@@ -58,10 +58,15 @@ def is_ready(found: RegistryObject | None) -> bool:
 
 
 def followed(namespace: str, spec: Spec, registry_of: RegistryOf) -> frozenset[Followed]:
-    """Everything a change of which may change what becomes of a spec."""
-    names = {each.name for each in spec.depends_on} | set(_chain(namespace, spec, registry_of))
-    sources = {("configmap", namespace, name) for name in sources_of(spec)}
-    return frozenset(sources | {("registry", namespace, name) for name in names})
+    """Everything a change of which may change what becomes of a spec, or of its projection.
+
+    The dependencies of dependencies too: each member of a ring says so, whoever closes or breaks it.
+    """
+    names = _behind(namespace, spec, registry_of) | set(_chain(namespace, spec, registry_of))
+    configmaps = sources_of(spec) | ({spec.project.config_map} if spec.project else frozenset())
+    return frozenset(
+        {("configmap", namespace, name) for name in configmaps} | {("registry", namespace, name) for name in names}
+    )
 
 
 def cycle(key: Key, spec: Spec, registry_of: RegistryOf) -> Problem | None:
@@ -90,6 +95,18 @@ def _chain(namespace: str, spec: Spec, registry_of: RegistryOf) -> list[str]:
         met.append(name)
         standing = standing_of(registry_of((namespace, name)))
         name = standing.fallback if standing else ""
+    return met
+
+
+def _behind(namespace: str, spec: Spec, registry_of: RegistryOf) -> set[str]:
+    """The dependencies of a spec, theirs, and so on."""
+    waiting = [each.name for each in spec.depends_on]
+    met: set[str] = set()
+    while waiting and len(met) < FARTHEST:
+        name = waiting.pop()
+        if name not in met:
+            met.add(name)
+            waiting += [each.name for each in _dependencies(registry_of((namespace, name)))]
     return met
 
 

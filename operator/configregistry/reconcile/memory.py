@@ -14,6 +14,7 @@ from configregistry.health import RolloutKey
 from configregistry.kube.objects import RegistryObject, RevisionObject
 from configregistry.model.content import Content
 from configregistry.model.status import Status
+from configregistry.reconcile.projection import Projected
 from configregistry.rollout.observation import Problem, VersionInfo
 from configregistry.rollout.plan import Plan
 
@@ -61,6 +62,8 @@ class Memory:
     """What the spec last came to, and of which spec and sources. Without its JSON once it is recorded."""
     recorded: dict[int, Recorded] = field(default_factory=dict)
     """Versions recorded by this process that the reflector has not seen yet."""
+    projected: Projected | None = None
+    """What the ConfigMap of spec.project was last seen to hold."""
     held: dict[int, RevisionObject] = field(default_factory=dict)
     """The versions that status names, from which one that a hand deleted is made again."""
 

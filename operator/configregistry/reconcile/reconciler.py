@@ -12,6 +12,7 @@ from configregistry.errors import ConfigRegistryError
 from configregistry.health import Runner
 from configregistry.kube.failures import ApiError, Conflict, Unavailable
 from configregistry.reconcile.act import Actor
+from configregistry.reconcile.consent import Consent
 from configregistry.reconcile.gather import Gatherer
 from configregistry.reconcile.memory import Key, Memories
 from configregistry.reconcile.queue import LAST_RETRY, WorkQueue
@@ -38,6 +39,7 @@ class Reconciler:
         queue: WorkQueue[Key],
         gatherer: Gatherer,
         actor: Actor,
+        consent: Consent,
         runner: Runner,
         memories: Memories,
         triggers: Triggers,
@@ -47,6 +49,7 @@ class Reconciler:
         self._queue = queue
         self._gatherer = gatherer
         self._actor = actor
+        self._consent = consent
         self._runner = runner
         self._memories = memories
         self._triggers = triggers
@@ -136,5 +139,6 @@ class Reconciler:
         memory = self._memories.forget(key)
         if memory is not None and memory.rollout is not None:
             self._runner.forget(memory.rollout)
+        self._consent.forget(key)
         self._queue.forget(key)
         self._rolling.discard(key)

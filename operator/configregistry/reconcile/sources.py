@@ -99,13 +99,6 @@ def sources_of(spec: Spec) -> frozenset[str]:
     return frozenset(ref.config_map_ref.name for ref in spec.data_from)
 
 
-def refuse_unsupported(spec: Spec) -> None:
-    """Raise `FieldError` for what this version cannot do; a validator that is not asked would be a hole."""
-    for name, value in (("validators", spec.validators), ("hooks", spec.hooks), ("project", spec.project)):
-        if value:
-            raise FieldError(f"spec.{name}", None, "not supported by this version of the operator yet")
-
-
 def examine_checks(rollout: RolloutSpec) -> None:
     """Raise `FieldError` for a check that this version could never make."""
     for index, check in enumerate(rollout.checks):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from configregistry.kube.objects import MetaObject, RegistryObject, RevisionObject
+from configregistry.kube.objects import MetaObject, PolicyObject, RegistryObject, RevisionObject
 from configregistry.reconcile.cluster import VersionIndex
 from configregistry.reconcile.links import Followed, standing_of
 from configregistry.reconcile.memory import Key
+from configregistry.reconcile.policies import labelled
 from configregistry.reconcile.queue import WorkQueue
 
 
@@ -50,6 +51,16 @@ class Triggers:
     def configmap_changed(self, key: Key, _old: MetaObject | None, _new: MetaObject | None) -> None:
         """A ConfigMap came, changed or went."""
         self._wake(("configmap", *key))
+
+    def policy_changed(self, key: Key, old: PolicyObject | None, new: PolicyObject | None) -> None:
+        """A RolloutPolicy came, changed or went. Its labels and annotations mean nothing to anybody here."""
+        if old is None or new is None or old.spec != new.spec:
+            self._wake(("policy", *key))
+
+    def namespace_changed(self, key: Key, old: MetaObject | None, new: MetaObject | None) -> None:
+        """A namespace came, changed or went: only the policy that it names counts."""
+        if labelled(old) != labelled(new):
+            self._wake(("namespace", *key))
 
     def follow(self, key: Key, follows: frozenset[Followed]) -> None:
         """Remember what a registry depends on, so that a change of that queues it.

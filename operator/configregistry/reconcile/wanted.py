@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from configregistry.errors import FieldError
 from configregistry.kube.objects import RegistryObject, RevisionObject
 from configregistry.model import conditions
 from configregistry.model.content import Content
+from configregistry.model.policy import Policy
 from configregistry.model.spec import Spec, parse_spec
 from configregistry.model.status import Status
-from configregistry.reconcile import links
+from configregistry.reconcile import hooks, links, validation
 from configregistry.reconcile.cluster import Cluster
 from configregistry.reconcile.memory import Key, Memory
-from configregistry.reconcile.sources import Sources, Unreadable, examine_checks, refuse_unsupported, sources_of
+from configregistry.reconcile.policies import Policies
+from configregistry.reconcile.projection import examine_projection
+from configregistry.reconcile.sources import Sources, Unreadable, sources_of
 from configregistry.reconcile.triggers import Triggers
 from configregistry.rollout.observation import Problem
-from configregistry.rollout.plan import Plan, plan_of
+from configregistry.rollout.plan import Plan
+
+EXAMINERS: Final = (validation.examine, hooks.examine, examine_projection)
+"""Each raises `FieldError` for what of a spec this program could never do."""
 
 
 class Asked(NamedTuple):
@@ -27,14 +33,17 @@ class Asked(NamedTuple):
     plan: Plan | None
     content: Content | Problem | None
     unread: str = ""
+    policies: tuple[Policy, ...] = ()
+    """Those that the plan was made under."""
 
 
 class Wanted:
     """Works out what specs ask for."""
 
-    def __init__(self, cluster: Cluster, sources: Sources, triggers: Triggers) -> None:
+    def __init__(self, cluster: Cluster, sources: Sources, policies: Policies, triggers: Triggers) -> None:
         self._cluster = cluster
         self._sources = sources
+        self._policies = policies
         self._triggers = triggers
 
     async def of(
@@ -51,24 +60,27 @@ class Wanted:
         except FieldError as error:
             return Asked(None, memory.plan, Problem(conditions.INVALID_SPEC, str(error)))
         # Before anything of it is read, so that no change is missed meanwhile.
-        self._triggers.follow(key, links.followed(key[0], spec, self._cluster.registry))
+        followed = links.followed(key[0], spec, self._cluster.registry)
+        self._triggers.follow(key, followed | self._policies.followed(key[0], spec.rollout))
         try:
-            plan = plan_of(spec.rollout)
-            examine_checks(spec.rollout)
-        except FieldError as error:
-            return Asked(spec, memory.plan, Problem(conditions.INVALID_SPEC, str(error)))
-        memory.plan = plan
-        try:
-            refuse_unsupported(spec)
-        except FieldError as error:
-            return Asked(spec, plan, Problem(conditions.INVALID_SPEC, str(error)))
-        problem = links.cycle(key, spec, self._cluster.registry)
+            planned = await self._policies.plan(key[0], spec.rollout)
+        except Unreadable as error:
+            return Asked(spec, memory.plan, _instead(memory, spec, status, error), str(error))
+        plan = memory.plan = planned.plan or memory.plan
+        problem = planned.problem or _examined(spec) or links.cycle(key, spec, self._cluster.registry)
         if problem is not None:
             return Asked(spec, plan, problem)
         try:
-            return Asked(spec, plan, await self._content(key, memory, found, spec, revisions))
+            return Asked(spec, plan, await self._content(key, memory, found, spec, revisions), "", planned.policies)
         except Unreadable as error:
-            return Asked(spec, plan, _instead(memory, spec, status, error), str(error))
+            return Asked(spec, plan, _instead(memory, spec, status, error), str(error), planned.policies)
+
+    async def whole(
+        self, key: Key, memory: Memory, found: RegistryObject, spec: Spec, revisions: Mapping[int, RevisionObject]
+    ) -> Content | Problem:
+        """The content with its JSON, which is not kept of what is recorded. Raises `Unreadable`."""
+        memory.content = None
+        return await self._content(key, memory, found, spec, revisions, keep=True)
 
     async def _content(
         self,
@@ -77,10 +89,12 @@ class Wanted:
         found: RegistryObject,
         spec: Spec,
         revisions: Mapping[int, RevisionObject],
+        *,
+        keep: bool = False,
     ) -> Content | Problem:
         """The content of a spec, from memory where a watch vouches that nothing of it has changed."""
         names = sources_of(spec)
-        present = self._cluster.configmaps(key[0], names)
+        present = self._cluster.configmap_versions(key[0], names)
         known = (found.meta.generation, tuple(sorted(present.items())))
         # One that is absent is asked for again: no watch vouches for that.
         if memory.content is not None and memory.content_key == known and len(present) == len(names):
@@ -89,9 +103,19 @@ class Wanted:
                 return content
         content = await self._sources.resolve(key[0], spec, present)
         memory.content_key, memory.content = known, content
-        if isinstance(content, Content) and _recorded(content.hash, revisions.values()):
+        if not keep and isinstance(content, Content) and _recorded(content.hash, revisions.values()):
             memory.content = content._replace(json=b"")
         return content
+
+
+def _examined(spec: Spec) -> Problem | None:
+    """What could never be asked or written, whatever the content is."""
+    try:
+        for examine in EXAMINERS:
+            examine(spec)
+    except FieldError as error:
+        return Problem(conditions.INVALID_SPEC, str(error))
+    return None
 
 
 def _recorded(content_hash: str, revisions: Iterable[RevisionObject]) -> bool:

@@ -1,0 +1,84 @@
+"""Who must agree before new content goes out: the policies' limits, the validators, the dependencies, the hooks.
+
+Asked in this order, each only where those before it have nothing against it. None of it is waited for but the
+dependencies' GETs: validators and hooks are asked in the background, and say so when they have answered. It must
+never hold up what is out already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from math import inf
+
+from configregistry.kube.objects import Meta
+from configregistry.model.content import Content
+from configregistry.model.spec import Spec
+from configregistry.model.status import Status
+from configregistry.reconcile import links
+from configregistry.reconcile.cluster import Cluster
+from configregistry.reconcile.hooks import Hooks
+from configregistry.reconcile.memory import Key
+from configregistry.reconcile.validation import Validation
+from configregistry.reconcile.wanted import Asked
+from configregistry.rollout.intent import Wish, intent_of
+from configregistry.rollout.observation import Observation, Problem
+from configregistry.rollout.policy import limited
+
+Whole = Callable[[], Awaitable[Content | Problem]]
+"""Gives the content with its JSON. Raises `Unreadable`."""
+
+
+class Consent:
+    """Asks all of them."""
+
+    def __init__(self, cluster: Cluster, validation: Validation, hooks: Hooks) -> None:
+        self._cluster = cluster
+        self._validation = validation
+        self._hooks = hooks
+
+    async def asked(self, meta: Meta, asked: Asked, status: Status, obs: Observation, whole: Whole) -> Observation:
+        """The observation with what they say. Raises `ApiError` and `Unreadable`."""
+        spec = asked.spec
+        if spec is None:
+            return obs
+        key = meta.key
+        obs = limited(status, obs, spec.rollout, *asked.policies)
+        obs = await self._validated(meta, spec, status, obs, whole)
+        if spec.depends_on and intent_of(status, obs).wish is Wish.NEW:
+            obs = obs._replace(waiting_for=await self._waiting_for(key, spec))
+        content_hash = obs.content.hash if obs.content is not None else ""
+        deadline = obs.plan.progress_deadline if obs.plan is not None else inf
+        hook, message = self._hooks.before(key, meta, spec, status, content_hash, deadline)
+        return obs._replace(
+            hook=hook,
+            hook_message=message,
+            tells=self._hooks.tells(spec),
+            told=self._hooks.told(key, meta, spec, status),
+        )
+
+    def forget(self, key: Key) -> None:
+        """The registry is gone."""
+        self._validation.forget(key)
+        self._hooks.forget(key)
+
+    async def close(self) -> None:
+        """End everything that is being asked."""
+        await self._validation.close()
+        await self._hooks.close()
+
+    async def _validated(self, meta: Meta, spec: Spec, status: Status, obs: Observation, whole: Whole) -> Observation:
+        content = obs.content
+        if content is None:
+            return obs
+        if not content.json and self._validation.wants(meta.key, meta, spec, content.hash, status):
+            read = await whole()
+            if isinstance(read, Problem):
+                return obs._replace(content=None, problem=read)
+            obs, content = obs._replace(content=read), read
+        problem = self._validation.verdict(meta.key, meta, spec, content, status)
+        return obs if problem is None else obs._replace(content=None, problem=problem)
+
+    async def _waiting_for(self, key: Key, spec: Spec) -> tuple[str, ...]:
+        """The dependencies that are not Ready for their present generation, asked by GET."""
+        names = [each.name for each in spec.depends_on]
+        return tuple([name for name in names if not links.is_ready(await self._cluster.fresh_registry((key[0], name)))])
