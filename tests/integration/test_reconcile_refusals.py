@@ -48,17 +48,14 @@ BY_CONTROLLER: dict[str, tuple[dict[str, Any], str]] = {
         {"data": {"a": 1}, "dataFrom": [{"configMapRef": {"name": "odd"}}]},
         "spec.dataFrom[0]: ConfigMap odd",
     ),
-    "check of a kind to come": (
-        {"data": {"a": 2}, **check(workload={"kind": "Deployment", "name": "shop"})},
-        "spec.rollout.checks[0].workload",
+    "validator that is asked of a version": (
+        {"data": {"a": 2}, "validators": [{"name": "limits", "url": "http://127.0.0.1:9/{{version}}"}]},
+        "spec.validators[0].url",
     ),
-    "validator": (
-        {"data": {"a": 2}, "validators": [{"name": "limits", "url": "http://127.0.0.1:9/"}]},
-        "spec.validators",
-    ),
-    "hook": (
-        {"data": {"a": 2}, "hooks": [{"name": "warm", "when": "PreRollout", "url": "http://127.0.0.1:9/"}]},
-        "spec.hooks",
+    "projection onto a source": (
+        {"data": {"a": 2}, "dataFrom": [{"configMapRef": {"name": "fine", "optional": True}}],
+         "project": {"configMap": "fine"}},
+        "spec.project.configMap: 'fine'",
     ),
 }
 

@@ -268,7 +268,9 @@ class Checks:
 class Process:
     """One life of the operator."""
 
-    def __init__(self, api: FakeApi, checks: Checks, origin: float, collector: Collector | None = None) -> None:
+    def __init__(
+        self, api: FakeApi, checks: Checks, origin: float, collector: Collector | None = None, outbound: Any = None
+    ) -> None:
         self.notes = Notes()
         self._api = api
         self._loop = asyncio.get_running_loop()
@@ -281,7 +283,7 @@ class Process:
             cast("Api", api),
             Watched(self._registries, self._configmaps, {}, {here.meta.key: here}),
             cast("Recorder", self.notes),
-            cast("Outbound", None),
+            outbound,
             lambda changed, probed: Runner(
                 Means(cast("Outbound", None)), clock, changed, probed=probed, kinds={"http": kind}
             ),

@@ -441,6 +441,16 @@ async def test_a_replaced_outcome_is_told_for_a_while(world: Hooking) -> None:
     world.told(newer)
 
 
+async def test_an_outcome_replaced_by_one_that_nobody_is_told_of_is_told_for_a_while_too(world: Hooking) -> None:
+    world.answers[LOG_URL] = [says(status=500)]
+    world.told(over("Completed"))
+    await world.time.advance(1)
+    assert not world.told(ended_as("Cancelled", content=OTHER, version=9))
+    await world.time.advance(REPLACED + LAST_AGAIN)
+    assert max(world.times(LOG_URL)) > REPLACED / 2
+    assert ended()
+
+
 async def test_a_replaced_outcome_is_not_told_to_a_hook_that_is_removed(world: Hooking) -> None:
     world.answers = {LOG_URL: [says(status=500)], CHAT_URL: [YES]}
     world.told(over("Completed"))

@@ -1,5 +1,9 @@
 """What the leader knows of consumers: every EXCHANGE_EVERY seconds it asks all serve replicas, and tells them.
 
+Sooner when one of them has heard of an error that is new (they are waited for between the rounds), so that a rollback
+does not wait for a round; but never two such rounds within EARLY_EVERY, whatever replicas say and however many
+consumers fail at once.
+
 In a round each replica is handed the list that the last round came to, all at the same time, and states what it
 heard itself (model/reports.py says how these become one list). A replica that does not answer keeps its word
 until the TTLs in it are over, and is told of as an error: never as fewer consumers.
@@ -12,13 +16,15 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from math import inf
+from typing import Any, Final, NamedTuple
 
 import structlog
 
 from configregistry.clock import Clock
 from configregistry.health import Known
 from configregistry.health.consumers_check import STALE
+from configregistry.model.reads import LastReads, Owner
 from configregistry.model.reports import EXCHANGE_EVERY, Exchange, Gathering, Merged, Place, Report, merge
 from configregistry.reconcile.memory import Key
 from configregistry.reconcile.replicas import Answer, Replicas
@@ -26,10 +32,15 @@ from configregistry.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
 
+EARLY_EVERY: Final = 0.25
+"""Seconds between two rounds that are made before their time, at least."""
+READS_EVERY: Final = 600.0
+"""Seconds after which all that was read is asked for again: what was said in between may have been lost."""
+LONG_AGO: Final = 86_400.0
+"""Seconds for which a read counts though somebody else, who may know of a later one, was never heard."""
+
 News = Callable[[Collection[Key]], None]
-"""Is told of registries of which a consumer reports an error that it did not report before."""
-_Owner = tuple[str, str, str]
-"""Namespace, name and UID of a registry."""
+"""Is told of registries of which something is new."""
 
 
 class _Round(NamedTuple):
@@ -39,8 +50,10 @@ class _Round(NamedTuple):
     """Monotonic time at its start."""
     at: float
     """Monotonic time at which the ages were those of the lists."""
-    consumers: Mapping[_Owner, Sequence[Report]]
+    consumers: Mapping[Owner, Sequence[Report]]
     errors: Mapping[str, str]
+    reads: bool
+    """Whether all replicas have said what was read there."""
 
 
 class Collector:
@@ -59,19 +72,31 @@ class Collector:
         self._metrics = metrics
         self._sleep = sleep
         self._news: list[News] = []
+        self._read: list[News] = []
+        self._reads = LastReads()
+        self._whole: dict[str, str] = {}
+        """By name of those who have said all that was read there: which process it was."""
         self._latest: _Round | None = None
         self._first = asyncio.Event()
 
     def subscribe(self, news: News) -> None:
-        """Tell of errors that are new, from now on."""
+        """Tell of registries of which a consumer reports an error that it did not report before, from now on."""
         self._news.append(news)
+
+    def subscribe_reads(self, read: News) -> None:
+        """Tell of registries that somebody has read since it was told of last, from now on."""
+        self._read.append(read)
 
     async def run(self) -> None:
         """Ask until cancelled; then nothing is known any more."""
-        gathering, given, failing = Gathering(), Exchange(), frozenset[tuple[Place, int]]()
+        gathering, given, failing = Gathering(), Exchange(reads=True), frozenset[tuple[Place, int]]()
+        early = wanted = -inf
         try:
             while True:
                 started = self._clock.monotonic()
+                if given.reads:
+                    wanted = started
+                    self._reads.forget(started)
                 answers = await self._ask(given)
                 now = self._clock.monotonic()
                 for each in answers:
@@ -81,27 +106,69 @@ class Collector:
                 merged = gathering.merged(now)
                 self._take(started, now, merged, answers)
                 failing = self._tell(failing, merged.consumers if merged else ())
+                self._take_reads(started, answers, whole=given.reads)
                 self._metrics.exchange_duration.observe(now - started)
-                await self._sleep(max(0.0, started + EXCHANGE_EVERY - self._clock.monotonic()))
-                given = Exchange.of(merged, self._clock.monotonic() - now)
+                # With 10,000 consumers a round costs each replica some 50 ms.
+                if await self._until(started + EXCHANGE_EVERY, early + max(EARLY_EVERY, 2 * (now - started))):
+                    early = self._clock.monotonic()
+                reads = self._lacks(answers) or self._clock.monotonic() - wanted >= READS_EVERY
+                given = Exchange.of(merged, self._clock.monotonic() - now, reads=reads)
         finally:
             self._latest = None
             self._first.clear()
+            self._reads, self._whole = LastReads(), {}
 
     async def known(self, namespace: str, registry: str, uid: str) -> Known:
         """The consumers of one registry; waits until all replicas have been asked for the first time."""
         while self._latest is None:
             await self._first.wait()
         latest, now = self._latest, self._clock.monotonic()
-        return Known(_alive(latest, (namespace, registry, uid), now), latest.errors, now - latest.asked)
+        return Known(_alive(latest, Owner(namespace, registry, uid), now), latest.errors, now - latest.asked)
 
     def reported(self, namespace: str, registry: str, uid: str) -> frozenset[int] | None:
         """The versions that consumers of a registry run with; None while nobody can know all of them."""
         latest, now = self._latest, self._clock.monotonic()
         if latest is None or latest.errors or now - latest.asked > STALE:
             return None
-        consumers = _alive(latest, (namespace, registry, uid), now)
+        consumers = _alive(latest, Owner(namespace, registry, uid), now)
         return frozenset(each.observed.version for each in consumers if each.observed is not None)
+
+    def last_read(self, namespace: str, registry: str, uid: str) -> float | None:
+        """Seconds since somebody read a registry; infinite where no replica has noted it since it started.
+
+        None while nobody can say: before the first round, and while there is a replica that has not said yet what
+        was read there; a read of the last day counts all the same.
+        """
+        if self._latest is None:
+            return None
+        age = self._reads.age(Owner(namespace, registry, uid), self._clock.monotonic())
+        if not self._latest.reads and (age is None or age > LONG_AGO):
+            return None
+        return inf if age is None else age
+
+    async def _until(self, due: float, early: float) -> bool:
+        """Wait until a round is due, or before that for an error that is new; gives whether it was that."""
+        seconds = due - self._clock.monotonic()
+        if seconds <= 0:
+            return False
+        time, news = asyncio.ensure_future(self._sleep(seconds)), asyncio.create_task(self._heard(seconds))
+        try:
+            await asyncio.wait((time, news), return_when=asyncio.FIRST_COMPLETED)
+            if not time.done() and not news.result():
+                await time
+            if time.done():
+                return False
+        finally:
+            await _ended(time, news)
+        await self._sleep(max(0.0, min(early, due) - self._clock.monotonic()))
+        return True
+
+    async def _heard(self, seconds: float) -> bool:
+        try:
+            return await self._replicas.news(seconds)
+        except Exception:  # noqa: BLE001 - see _ask
+            _log.exception("waiting for the replicas failed")
+            return False
 
     async def _ask(self, given: Exchange) -> Sequence[Answer]:
         try:
@@ -112,9 +179,9 @@ class Collector:
             return [Answer("replicas", None, f"asking failed with {type(error).__name__}")]
 
     def _take(self, asked: float, now: float, merged: Merged | None, answers: Sequence[Answer]) -> None:
-        consumers: defaultdict[_Owner, list[Report]] = defaultdict(list)
+        consumers: defaultdict[Owner, list[Report]] = defaultdict(list)
         for each in merged.consumers if merged else ():
-            consumers[each.namespace, each.registry, each.uid].append(each)
+            consumers[Owner(each.namespace, each.registry, each.uid)].append(each)
         errors = {each.name: each.error or "no answer" for each in answers if each.reports is None}
         before = self._latest.errors if self._latest else {}
         for name in errors.keys() - before.keys():
@@ -122,7 +189,7 @@ class Collector:
         for name in before.keys() - errors.keys():
             _log.info("a replica answers again, or is gone", replica=name)
         self._metrics.exchange_errors.inc(len(errors))
-        self._latest = _Round(asked, now, dict(consumers), errors)
+        self._latest = _Round(asked, now, dict(consumers), errors, reads=False)
         self._first.set()
 
     def _tell(self, before: frozenset[tuple[Place, int]], consumers: Iterable[Report]) -> frozenset[tuple[Place, int]]:
@@ -132,15 +199,50 @@ class Collector:
             for each in consumers
             if each.observed is not None and each.observed.status == "error"
         )
-        registries = {(place.namespace, place.registry) for place, _version in failing - before}
-        for news in self._news if registries else ():
-            try:
-                news(registries)
-            except Exception:  # noqa: BLE001 - their error is not ours
-                _log.exception("telling of reports failed")
+        _call(self._news, {(place.namespace, place.registry) for place, _version in failing - before})
         return failing
 
+    def _take_reads(self, asked: float, answers: Sequence[Answer], *, whole: bool) -> None:
+        """Take what was read, and tell of it; `whole`: the replicas were asked for all of it."""
+        read: set[Key] = set()
+        for each in answers:
+            if each.reports is None and each.name in self._whole:
+                self._whole[each.name] = ""  # what it says of late, later, is not all that it has not said
+            elif each.reports is not None and each.reports.reads is not None:
+                read.update(owner[:2] for owner in self._reads.told(each.reports.reads, asked))
+                if whole:
+                    self._whole[each.name] = each.reports.replica
+        if self._latest is not None:
+            self._latest = self._latest._replace(reads=all(self._has_said(each) for each in answers))
+        _call(self._read, read)
 
-def _alive(latest: _Round, owner: _Owner, now: float) -> tuple[Report, ...]:
+    def _has_said(self, answer: Answer) -> bool:
+        """Whether it has said all that was read there; one that is silent now may have said it before."""
+        if answer.reports is None:
+            return answer.name in self._whole
+        return self._whole.get(answer.name) == answer.reports.replica
+
+    def _lacks(self, answers: Sequence[Answer]) -> bool:
+        """Whether one that could say all that was read there has not been asked to."""
+        return any(
+            each.reports is not None and each.reports.reads is not None and not self._has_said(each) for each in answers
+        )
+
+
+def _call(listeners: Iterable[News], registries: Collection[Key]) -> None:
+    for listener in listeners if registries else ():
+        try:
+            listener(registries)
+        except Exception:  # noqa: BLE001 - their error is not ours
+            _log.exception("telling of reports failed")
+
+
+async def _ended(*tasks: asyncio.Future[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _alive(latest: _Round, owner: Owner, now: float) -> tuple[Report, ...]:
     """The consumers whose TTL is not over, as of now."""
     return tuple(merge([(latest.consumers.get(owner, ()), now - latest.at)]).consumers)

@@ -7,11 +7,12 @@ never hold up what is out already.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
+from contextlib import suppress
 from math import inf
 
-from configregistry.kube.objects import Meta
-from configregistry.model.content import Content
+from configregistry.kube.objects import Meta, RevisionObject
+from configregistry.model import conditions
 from configregistry.model.spec import Spec
 from configregistry.model.status import Status
 from configregistry.reconcile import links
@@ -24,8 +25,8 @@ from configregistry.rollout.intent import Wish, intent_of
 from configregistry.rollout.observation import Observation, Problem
 from configregistry.rollout.policy import limited
 
-Whole = Callable[[], Awaitable[Content | Problem]]
-"""Gives the content with its JSON. Raises `Unreadable`."""
+Revisions = Mapping[int, RevisionObject]
+"""The recorded versions, in which the JSON of recorded content is found without asking anybody."""
 
 
 class Consent:
@@ -36,14 +37,16 @@ class Consent:
         self._validation = validation
         self._hooks = hooks
 
-    async def asked(self, meta: Meta, asked: Asked, status: Status, obs: Observation, whole: Whole) -> Observation:
-        """The observation with what they say. Raises `ApiError` and `Unreadable`."""
+    async def asked(
+        self, meta: Meta, asked: Asked, status: Status, obs: Observation, revisions: Revisions
+    ) -> Observation:
+        """The observation with what they say. Raises `ApiError`."""
         spec = asked.spec
         if spec is None:
             return obs
         key = meta.key
         obs = limited(status, obs, spec.rollout, *asked.policies)
-        obs = await self._validated(meta, spec, status, obs, whole)
+        obs = self._validated(meta, spec, status, obs, revisions)
         if spec.depends_on and intent_of(status, obs).wish is Wish.NEW:
             obs = obs._replace(waiting_for=await self._waiting_for(key, spec))
         content_hash = obs.content.hash if obs.content is not None else ""
@@ -66,19 +69,28 @@ class Consent:
         await self._validation.close()
         await self._hooks.close()
 
-    async def _validated(self, meta: Meta, spec: Spec, status: Status, obs: Observation, whole: Whole) -> Observation:
+    def _validated(self, meta: Meta, spec: Spec, status: Status, obs: Observation, revisions: Revisions) -> Observation:
         content = obs.content
         if content is None:
             return obs
         if not content.json and self._validation.wants(meta.key, meta, spec, content.hash, status):
-            read = await whole()
-            if isinstance(read, Problem):
-                return obs._replace(content=None, problem=read)
-            obs, content = obs._replace(content=read), read
-        problem = self._validation.verdict(meta.key, meta, spec, content, status)
-        return obs if problem is None else obs._replace(content=None, problem=problem)
+            content = content._replace(json=_recorded(content.hash, revisions))
+            if not content.json:
+                problem = Problem(conditions.VALIDATOR_UNAVAILABLE, f"content {content.hash} is recorded, and damaged")
+                return obs._replace(content=None, problem=problem)
+        refused = self._validation.verdict(meta.key, meta, spec, content, status)
+        return obs if refused is None else obs._replace(content=None, problem=refused)
 
     async def _waiting_for(self, key: Key, spec: Spec) -> tuple[str, ...]:
         """The dependencies that are not Ready for their present generation, asked by GET."""
         names = [each.name for each in spec.depends_on]
         return tuple([name for name in names if not links.is_ready(await self._cluster.fresh_registry((key[0], name)))])
+
+
+def _recorded(content_hash: str, revisions: Revisions) -> bytes:
+    """The JSON of content as it was recorded; empty where it is damaged or gone."""
+    for revision in revisions.values():
+        if revision.hash == content_hash:
+            with suppress(ValueError):
+                return revision.content()
+    return b""

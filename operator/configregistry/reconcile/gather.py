@@ -7,7 +7,6 @@ first version, before a pin, after a write that failed, and for whatever no watc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Final, NamedTuple
 
 from configregistry.clock import Clock, parse_timestamp
@@ -111,9 +110,9 @@ class Gatherer:
             fallback=spec.fallback if spec else None,
             projection=self._projection(memory, found.meta, spec),
         )
-        if spec is not None and not asked.unread:
-            whole = partial(self._wanted.whole, key, memory, found, spec, revisions)
-            observation = await self._consent.asked(found.meta, asked, status, observation, whole)
+        # Of what stands for content that could not be read too: nobody may have agreed to it yet.
+        if spec is not None:
+            observation = await self._consent.asked(found.meta, asked, status, observation, revisions)
         return Gathered(found, memory, spec, believed, observation, revisions, rollout, now, asked.unread)
 
     async def _object(self, key: Key) -> RegistryObject | None:

@@ -1,6 +1,7 @@
 """How the serve replicas are asked for their consumers: all of them, wherever they are.
 
-Three ways: within this process, by addresses that somebody names, and by the EndpointSlices of a Service. It
+Three ways: within this process, by addresses that somebody names, and by the EndpointSlices of a Service. Between
+two exchanges they can be waited for: each holds a request until it hears of an error that is new. It
 must never take a replica that does not answer for one without consumers, and never follow a redirect: the
 token is for the replicas alone. Their addresses are the operator's own, so the rules for URLs that users
 write do not hold here.
@@ -11,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import aiohttp
 import msgspec
@@ -23,7 +25,7 @@ from configregistry import __version__
 from configregistry.kube.client import Api
 from configregistry.kube.endpoints import list_endpoints
 from configregistry.kube.failures import ApiError
-from configregistry.model.reports import EXCHANGE_PATH, Exchange, ReplicaReports
+from configregistry.model.reports import EXCHANGE_PATH, NEWS_PATH, Counted, Exchange, ReplicaReports
 
 TIMEOUT: Final = 1.5
 """Seconds for a replica to answer whole; well below EXCHANGE_EVERY, or a hanging one would slow the rounds."""
@@ -34,6 +36,10 @@ LONGEST: Final = 64 * 1024 * 1024
 PORT: Final = "http"
 """Name of the Service's port."""
 _CHUNK: Final = 256 * 1024
+_SHORT: Final = 4096
+"""Bytes of an answer that says how many errors there are."""
+_PLAIN: Final[Mapping[str, str]] = {}
+_PACKED: Final[Mapping[str, str]] = {"Content-Type": "application/json", "Content-Encoding": "zstd"}
 
 _log = structlog.get_logger(__name__)
 
@@ -53,20 +59,45 @@ class Replicas(Protocol):
         """Give each the merged list and get what it states, all at once; raises nothing."""
         ...
 
+    async def news(self, seconds: float) -> bool:
+        """Wait until one has heard of an error that is new since the last exchange; raises nothing.
+
+        False: nobody has, in so many seconds at most, or in less where nobody can be waited for.
+        """
+        ...
+
     async def close(self) -> None:
         """End all connections."""
         ...
 
 
-class InProcess:
-    """The one replica that is this process. `exchange`: take the merged list, state what was heard."""
+Newer = Callable[[int, float], Awaitable[bool]]
+"""Waits for errors beyond so many, for so many seconds; gives whether there are any."""
 
-    def __init__(self, exchange: Callable[[Exchange], ReplicaReports]) -> None:
+
+class InProcess:
+    """The one replica that is this process.
+
+    `exchange`: take the merged list, state what was heard. `newer` waits for an error that is new; None: nobody
+    tells of one before the next round.
+    """
+
+    def __init__(self, exchange: Callable[[Exchange], ReplicaReports], newer: Newer | None = None) -> None:
         self._exchange = exchange
+        self._newer = newer
+        self._known: int | None = None
 
     async def exchange(self, given: Exchange) -> Sequence[Answer]:
         """Ask."""
-        return [Answer("this process", self._exchange(given))]
+        reports = self._exchange(given)
+        self._known = reports.news
+        return [Answer("this process", reports)]
+
+    async def news(self, seconds: float) -> bool:
+        """Wait."""
+        if self._newer is None or self._known is None:
+            return False
+        return await self._newer(self._known, seconds)
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -163,6 +194,8 @@ class OverHttp:
         self._tls = tls
         self._server_hostname = server_hostname
         self._timeout = timeout
+        self._waited_for: tuple[tuple[Replica, ReplicaReports], ...] = ()
+        """Who can be waited for, and what each stated last."""
         # Reports are much alike: a tenth remains, made once for all replicas.
         self._packer = zstandard.ZstdCompressor()
         self._session = aiohttp.ClientSession(
@@ -172,8 +205,6 @@ class OverHttp:
             headers={
                 "User-Agent": f"configregistry/{__version__}",
                 "Accept-Encoding": "identity",
-                "Content-Type": "application/json",
-                "Content-Encoding": "zstd",
             },
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -186,6 +217,11 @@ class OverHttp:
         found = await self._find()
         body = self._packer.compress(msgspec.json.encode(given))
         answers = await asyncio.gather(*(self._ask(each, body) for each in found.replicas))
+        self._waited_for = tuple(
+            (replica, answer.reports)
+            for replica, answer in zip(found.replicas, answers, strict=True)
+            if answer.reports is not None and answer.reports.news is not None
+        )
         told = [
             answer
             for replica, answer in zip(found.replicas, answers, strict=True)
@@ -195,9 +231,49 @@ class OverHttp:
             told.append(Answer(self._source, None, found.error))
         return told
 
+    async def news(self, seconds: float) -> bool:
+        """Wait for all at once; whoever fails has none, and is asked again behind the next exchange only."""
+        waiting = {asyncio.create_task(self._newer(*each, seconds)) for each in self._waited_for}
+        try:
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if any(task.result() for task in done):
+                    return True
+            return False
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
     async def close(self) -> None:
         """End all connections."""
         await self._session.close()
+
+    async def _newer(self, replica: Replica, stated: ReplicaReports, seconds: float) -> bool:
+        url = replica.url.removesuffix(EXCHANGE_PATH) + NEWS_PATH
+        query = {"replica": stated.replica, "known": str(stated.news), "seconds": f"{seconds:.3f}"}
+        try:
+            async with asyncio.timeout(seconds + self._timeout), self._asking("GET", url, params=query) as response:
+                if response.status != HTTPStatus.OK:
+                    return False
+                counted = msgspec.json.decode(await response.content.read(_SHORT), type=Counted)
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError):  # the next exchange says what is wrong
+            return False
+        return (counted.replica, counted.news) != (stated.replica, stated.news)
+
+    def _asking(
+        self, method: str, url: str, headers: Mapping[str, str] = _PLAIN, **content: Any
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Ask as whom the replicas know; raises `OSError` where there is no token."""
+        return self._session.request(
+            method,
+            url,
+            headers={**headers, "Authorization": f"Bearer {self._token()}"} if self._token is not None else headers,
+            allow_redirects=False,
+            ssl=self._tls() if self._tls is not None else True,
+            server_hostname=self._server_hostname,
+            **content,
+        )
 
     async def _ask(self, replica: Replica, body: bytes) -> Answer:
         try:
@@ -217,15 +293,7 @@ class OverHttp:
         return Answer(replica.name, reports)
 
     async def _post(self, url: str, body: bytes) -> ReplicaReports:
-        headers = {"Authorization": f"Bearer {self._token()}"} if self._token is not None else {}
-        async with self._session.post(
-            url,
-            data=body,
-            headers=headers,
-            allow_redirects=False,
-            ssl=self._tls() if self._tls is not None else True,
-            server_hostname=self._server_hostname,
-        ) as response:
+        async with self._asking("POST", url, data=body, headers=_PACKED) as response:
             if response.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
                 raise _TooLargeError(f"it takes no list of {len(body)} bytes")
             if response.status != HTTPStatus.OK:

@@ -75,13 +75,6 @@ class Wanted:
         except Unreadable as error:
             return Asked(spec, plan, _instead(memory, spec, status, error), str(error), planned.policies)
 
-    async def whole(
-        self, key: Key, memory: Memory, found: RegistryObject, spec: Spec, revisions: Mapping[int, RevisionObject]
-    ) -> Content | Problem:
-        """The content with its JSON, which is not kept of what is recorded. Raises `Unreadable`."""
-        memory.content = None
-        return await self._content(key, memory, found, spec, revisions, keep=True)
-
     async def _content(
         self,
         key: Key,
@@ -89,8 +82,6 @@ class Wanted:
         found: RegistryObject,
         spec: Spec,
         revisions: Mapping[int, RevisionObject],
-        *,
-        keep: bool = False,
     ) -> Content | Problem:
         """The content of a spec, from memory where a watch vouches that nothing of it has changed."""
         names = sources_of(spec)
@@ -103,7 +94,7 @@ class Wanted:
                 return content
         content = await self._sources.resolve(key[0], spec, present)
         memory.content_key, memory.content = known, content
-        if not keep and isinstance(content, Content) and _recorded(content.hash, revisions.values()):
+        if isinstance(content, Content) and _recorded(content.hash, revisions.values()):
             memory.content = content._replace(json=b"")
         return content
 
@@ -123,14 +114,21 @@ def _recorded(content_hash: str, revisions: Iterable[RevisionObject]) -> bool:
 
 
 def _instead(memory: Memory, spec: Spec, status: Status, error: Unreadable) -> Content | Problem | None:
-    """What stands for content that could not be read, so that a candidate can still be rolled back.
+    """What stands for content that could not be read: what goes on anyway, and nothing new.
 
-    Raises the error where nothing can: then nothing is decided at all.
+    So a candidate can still be rolled back, and nothing starts under policies, or of sources, that nobody could
+    read. Raises the error where nothing can stand for it: then nothing is decided at all.
     """
-    if memory.content is not None:
-        return memory.content
-    if status.canary is not None:
-        return Content(status.canary.hash, b"", 0)
-    if spec.pinned_version is not None and status.stable is not None:
+    known, canary, stable = memory.content, status.canary, status.stable
+    if isinstance(known, Problem):
+        return known
+    going_on = {part.hash for part in (canary, stable) if part} | set(status.rejected_hashes)
+    if known is not None and known.hash in going_on:
+        return known
+    if canary is not None:
+        return Content(canary.hash, b"", 0)
+    if spec.pinned_version is not None and stable is not None:
         return None  # a pin asks for no content
+    if known is not None and stable is not None:
+        return Content(stable.hash, b"", stable.keys)
     raise error
