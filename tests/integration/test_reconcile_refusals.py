@@ -52,11 +52,6 @@ BY_CONTROLLER: dict[str, tuple[dict[str, Any], str]] = {
         {"data": {"a": 2}, "validators": [{"name": "limits", "url": "http://127.0.0.1:9/{{version}}"}]},
         "spec.validators[0].url",
     ),
-    "projection onto a source": (
-        {"data": {"a": 2}, "dataFrom": [{"configMapRef": {"name": "fine", "optional": True}}],
-         "project": {"configMap": "fine"}},
-        "spec.project.configMap: 'fine'",
-    ),
 }
 
 BY_API_SERVER: dict[str, tuple[dict[str, Any], str]] = {
@@ -110,7 +105,9 @@ async def _told(client: Client, name: str, reason: str, text: str) -> bool:
     return any(each["reason"] == reason and text in each["note"] for each in await client.events(name))
 
 
-@pytest.mark.parametrize("case", ["key with a blank", "value too large", "schema that is none", "hook"])
+@pytest.mark.parametrize(
+    "case", ["key with a blank", "value too large", "schema that is none", "validator that is asked of a version"]
+)
 async def test_a_first_version_that_is_invalid_is_never_served(client: Client, case: str) -> None:
     spec, expected = BY_CONTROLLER[case]
     name = f"first-{slug(case)}"
