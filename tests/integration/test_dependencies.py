@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
-from tests.integration.running import Client, Status, condition, stable
+from tests.integration.running import Client, Operator, Status, condition, stable
 from tests.servers import AppServer
 
 from configregistry.kube.paths import REGISTRIES
@@ -94,43 +94,51 @@ async def test_what_is_applied_in_the_wrong_order_starts_in_the_right_one(client
             assert [each for each in names if not is_ready(then[each])] == [], (name, n)
 
 
-async def test_each_member_of_a_ring_says_so_and_none_starts(client: Client) -> None:
-    ring = {"ring-1": "ring-2", "ring-2": "ring-3", "ring-3": "ring-1"}
-    for name in ring:
+async def idle(operator: Operator) -> bool:
+    before = operator.metrics("configregistry_reconciles_total")
+    await asyncio.sleep(1)
+    return operator.metrics("configregistry_reconciles_total") == before
+
+
+@pytest.mark.parametrize("served", [True, False], ids=["served", "new"])
+async def test_each_member_of_a_ring_says_so_and_none_starts(client: Client, operator: Operator, served: bool) -> None:
+    one, two, three, beside = (f"{name}-{'served' if served else 'new'}" for name in ("one", "two", "three", "beside"))
+    ring = {one: two, two: three, three: one}
+    for name in ring if served else ():
         await client.apply(name, data={"n": 1})
         await client.ready(name)
     for name, below in ring.items():
         await client.apply(name, data={"n": 1}, **needs(below))
-    await client.apply("beside", data={"n": 1}, **needs("ring-1"))
-    told = {
-        "ring-1": "ring-1 -> ring-2 -> ring-3 -> ring-1",
-        "ring-2": "ring-2 -> ring-3 -> ring-1 -> ring-2",
-        "ring-3": "ring-3 -> ring-1 -> ring-2 -> ring-3",
-    }
-    for name, path in told.items():
-        held = await client.steady(name, Stalled=("True", "InvalidSpec"), Available=("True", "VersionServed"))
-        assert f"spec.dependsOn: expected no cycle: {path}" in condition(held, "Stalled")["message"]
+        if not served and name != three:
+            await client.steady(name, Ready=("False", "DependencyNotReady"))
+            await client.wait(lambda: idle(operator), lambda: "nothing else to wake anybody")
+    await client.apply(beside, data={"n": 1}, **needs(one))
+    available = ("True", "VersionServed") if served else ("False", "NoVersion")
+    for name, below in ring.items():
+        path = [name, below, ring[below], name]
+        held = await client.steady(name, Stalled=("True", "InvalidSpec"), Available=available)
+        assert f"spec.dependsOn: expected no cycle: {' -> '.join(path)}" in condition(held, "Stalled")["message"]
     # Who only stands beside it waits, and is not accused.
-    waits = await client.steady("beside", Ready=("False", "DependencyNotReady"))
-    assert "ring-1" in condition(waits, "Ready")["message"]
+    waits = await client.steady(beside, Ready=("False", "DependencyNotReady"))
+    assert one in condition(waits, "Ready")["message"]
     for name, below in ring.items():
         await client.apply(name, data={"n": 2}, **needs(below))
-        assert stable(await client.steady(name, Stalled=("True", "InvalidSpec")), 1)
-    # Broken at one place, all are free, with the one that was broken out first.
+        held = await client.steady(name, Stalled=("True", "InvalidSpec"))
+        assert held.get("stable", {}).get("version") == (1 if served else None)
+    # Broken at one place all are free, the one that was broken out first.
+    number = 2 if served else 1
     async with diary(client) as kept:
-        await client.apply("ring-2", data={"n": 2})
-        for name in (*ring, "beside"):
+        await client.apply(two, data={"n": 2})
+        for name in (*ring, beside):
             await client.ready(name)
 
         async def all_told() -> bool:
-            return all(
-                is_ready(kept.states[-1].get(name, {"metadata": {"generation": 0}})) for name in (*ring, "beside")
-            )
+            return all(is_ready(kept.states[-1].get(name, {"metadata": {"generation": 0}})) for name in (*ring, beside))
 
         await client.wait(all_told, lambda: "the watch to tell of all of it")
-    assert is_ready(kept.starts("ring-1", 2)["ring-2"])
-    assert is_ready(kept.starts("ring-3", 2)["ring-1"])
-    assert is_ready(kept.starts("beside", 1)["ring-1"])
+    assert is_ready(kept.starts(one, number)[two])
+    assert is_ready(kept.starts(three, number)[one])
+    assert is_ready(kept.starts(beside, 1)[one])
 
 
 async def test_a_rollback_below_undoes_nothing_above_and_holds_what_comes_next(client: Client, app: AppServer) -> None:

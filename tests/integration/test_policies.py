@@ -118,7 +118,9 @@ async def test_a_namespaces_policy_gives_steps_checks_and_bake(
     await there.until("governed", lambda s: stable(s, 2))
 
 
-async def test_a_policy_that_is_missing_holds_what_is_new_until_it_comes(client: Client, platform: Platform) -> None:
+async def test_a_policy_that_is_missing_holds_what_is_new_until_it_comes(
+    client: Client, platform: Platform, app: AppServer
+) -> None:
     ref = {"policyRef": {"name": platform.name("late")}}
     await client.apply("waits", data={"a": 1})
     before = await client.ready("waits")
@@ -132,14 +134,20 @@ async def test_a_policy_that_is_missing_holds_what_is_new_until_it_comes(client:
     out = await client.until("waits", lambda s: candidate(s, 2, 10))
     assert said(out, Stalled=("False", "Idle"))
 
-    # Gone while a candidate is out: that one holds its weight, and nothing of it is lost when the policy is back.
+    # Gone while a candidate is out: that one holds its weight, and is still watched by the policy's checks.
+    steps = [{"setWeight": 10}, {"pause": {}}]
+    await platform.policy("late", defaults={"steps": steps}, checks=[alive(app, "must")])
+    await client.until("waits", lambda s: [each["name"] for each in s["canary"]["checks"]] == ["must"])
     await platform.drop("late")
     held = await client.steady("waits", Stalled=INVALID)
     assert (held["canary"]["weight"], held["revision"]) == (10, out["revision"])
-    await platform.policy("late", defaults={"steps": [{"setWeight": 10}, {"pause": {}}]})
-    await client.until("waits", lambda s: candidate(s, 2, 10) and said(s, Stalled=("False", "Idle")))
-    await client.command("waits", "promote-full", "2:0:go")
-    await client.until("waits", lambda s: stable(s, 2))
+    app.health = 500
+    try:
+        await client.until("waits", lambda s: stable(s, 1) and bool(s.get("rejectedHashes")))
+    finally:
+        app.health = 200
+    await platform.policy("late")
+    await client.steady("waits", Stalled=("True", "RolledBack"))
 
 
 async def test_a_label_that_names_no_policy_is_told(there: Client, platform: Platform) -> None:

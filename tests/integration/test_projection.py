@@ -85,6 +85,9 @@ async def test_it_holds_the_stable_version_and_never_the_candidate(client: Clien
     await client.apply("shop", data=second, rollout=WAITS, project={"configMap": "shop-config"})
     await client.steady("shop", Ready=("False", "Paused"))
     assert (await seen(client, "shop-config") or {})["metadata"]["resourceVersion"] == meta["resourceVersion"]
+    # What is put right while a candidate is out is the stable version as well.
+    await patched(client, "shop-config", {"data": {"text": "by a hand"}})
+    await holds(client, "shop-config", first)
     await client.command("shop", "promote", "2:0:go")
     changed = (await holds(client, "shop-config", second))["metadata"]
     assert (changed["uid"], changed["annotations"]["configregistry.dev/version"]) == (meta["uid"], "2")

@@ -255,7 +255,7 @@ def test_ten_thousand_registries_take_tens_of_megabytes() -> None:
     used = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert len(kept) == 10_000
-    assert used < 40_000_000, f"{used / 1e6:.0f} MB"
+    assert used < 50_000_000, f"{used / 1e6:.0f} MB"
 
 
 # Payloads.

@@ -92,11 +92,26 @@ class MetaObject(msgspec.Struct, frozen=True, gc=False):
 
 
 class RegistryObject(msgspec.Struct, frozen=True, gc=False):
-    """A ConfigRegistry. `spec` and `status` are JSON; `status` is empty where there is none yet."""
+    """A ConfigRegistry. `spec` and `status` are JSON; `status` is empty where there is none yet.
+
+    `rest` is JSON of what `meta` lacks of what others write into metadata; empty where that is nothing.
+    """
 
     meta: Meta
     spec: bytes
     status: bytes = b""
+    rest: bytes = b""
+
+    def metadata(self) -> dict[str, Any]:
+        """Give what others wrote into its metadata, for a write of its status.
+
+        The API server leaves metadata as it is then, but not who owns it: a PUT that leaves out a label takes it
+        from its field manager, and later a GitOps tool that drops the label from its manifest does not remove it,
+        nor does `kubectl apply --server-side` take over what was applied on the client's side.
+        """
+        rest: dict[str, Any] = msgspec.json.decode(self.rest) if self.rest else {}
+        annotations = {**self.meta.annotations, **rest.pop("annotations", {})}
+        return {"labels": dict(self.meta.labels), "annotations": annotations, **rest}
 
 
 class PolicyObject(msgspec.Struct, frozen=True, gc=False):
@@ -139,7 +154,8 @@ class RevisionObject(msgspec.Struct, frozen=True, gc=False):
 def decode_registry(raw: bytes | msgspec.Raw) -> RegistryObject:
     """Decode a ConfigRegistry."""
     wire = _decode(_REGISTRY, _WireRegistry, raw)
-    return RegistryObject(_meta(wire.metadata), bytes(wire.spec), bytes(wire.status))
+    rest = _rest(wire.metadata)
+    return RegistryObject(_meta(wire.metadata), bytes(wire.spec), bytes(wire.status), rest)
 
 
 def decode_served(raw: bytes | msgspec.Raw) -> RegistryObject:
@@ -209,7 +225,8 @@ class _WireMeta(msgspec.Struct, frozen=True, rename="camel"):
     deletion_timestamp: str | None = None
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
-    owner_references: tuple[OwnerReference, ...] | None = None
+    owner_references: tuple[msgspec.Raw, ...] | None = None
+    finalizers: tuple[str, ...] | None = None
     managed_fields: tuple[_Manager, ...] | None = None
 
 
@@ -238,6 +255,7 @@ _ANY: Final = msgspec.json.Decoder(_WireAny)
 _REGISTRY: Final = msgspec.json.Decoder(_WireRegistry)
 _POLICY: Final = msgspec.json.Decoder(_WirePolicy)
 _REVISION: Final = msgspec.json.Decoder(_WireRevision)
+_OWNER: Final = msgspec.json.Decoder(OwnerReference)
 _META: Final = msgspec.json.Decoder(_WireMeta)
 
 
@@ -256,6 +274,17 @@ def _decode(decoder: msgspec.json.Decoder[W], kind: type[W], raw: bytes | msgspe
         return kind(**values)
 
 
+def _rest(wire: _WireMeta) -> bytes:
+    copied = (wire.annotations or {}).get(_NOT_KEPT)
+    found = {
+        "annotations": {_NOT_KEPT: copied} if copied else None,
+        "finalizers": wire.finalizers,
+        "ownerReferences": wire.owner_references,
+    }
+    told = {name: value for name, value in found.items() if value}
+    return msgspec.json.encode(told) if told else b""
+
+
 def _meta(wire: _WireMeta) -> Meta:
     annotations = wire.annotations
     if annotations:
@@ -270,7 +299,7 @@ def _meta(wire: _WireMeta) -> Meta:
         wire.deletion_timestamp or "",
         wire.labels or _NOTHING,
         annotations or _NOTHING,
-        wire.owner_references or (),
+        tuple(_OWNER.decode(each) for each in wire.owner_references or ()),
         _editor(wire.managed_fields or ()),
     )
 

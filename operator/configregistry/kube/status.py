@@ -26,6 +26,7 @@ async def write_status(api: Api, found: RegistryObject, status: Status) -> Regis
         "apiVersion": API_VERSION,
         "kind": KIND,
         "metadata": {
+            **found.metadata(),
             "name": meta.name,
             "namespace": meta.namespace,
             "uid": meta.uid,
