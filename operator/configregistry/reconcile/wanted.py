@@ -66,7 +66,10 @@ class Wanted:
             planned = await self._policies.plan(key[0], spec.rollout)
         except Unreadable as error:
             return Asked(spec, memory.plan, _instead(memory, spec, status, error), str(error))
-        plan = memory.plan = planned.plan or memory.plan
+        if planned.problem is None:
+            memory.plan = planned.plan
+        # Without one of its policies a plan lacks checks: the last whole one watches a candidate better.
+        plan = memory.plan or planned.plan
         problem = planned.problem or _examined(spec) or links.cycle(key, spec, self._cluster.registry)
         if problem is not None:
             return Asked(spec, plan, problem)
