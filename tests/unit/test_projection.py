@@ -318,6 +318,13 @@ async def test_what_the_api_server_refuses_is_told_and_tried_again(world: World)
     assert world.last is not None
     assert "'files': cannot be kept: POST …: 403 exceeded quota" in world.last.trouble
     assert conflict(OWNER.key, OWNER.uid, SPEC, None, world.last) == world.last.trouble
+    # The same failure in other words is no news; another version's is.
+    first, world.maps.failure = world.last, Forbidden("POST …: 403 denied, request 4711")
+    await world.look()
+    assert world.last == first
+    world.serve(2, {"a": 2})
+    await world.look()
+    assert "4711" in world.last.trouble
     other = parse_spec(b'{"project":{"configMap":"other"}}')
     assert conflict(OWNER.key, OWNER.uid, other, None, world.last) == ""
     assert conflict(OWNER.key, OWNER.uid, Spec(), None, world.last) == ""

@@ -160,7 +160,10 @@ class Projector:
             wanted = wanted_of(owner.name, stable, revision.content())
             kept = await self._keep(owner, aim.name, wanted)
         except (Forbidden, Invalid, DamagedVersion) as error:
-            # Nobody but a person can help, and conditions are where a person looks.
+            # Nobody but a person can help, and conditions are where a person looks. What was told first is told
+            # on: a text that differs each time would be a status write, and so another try, each time.
+            if last is not None and last.trouble and last._replace(trouble="") == aim:
+                return last
             return aim._replace(trouble=f"{FIELD}: {aim.name!r}: cannot be kept: {error}")
         return _seen(aim, kept) if kept is not None else None
 
