@@ -172,3 +172,21 @@ async def test_a_rollback_below_undoes_nothing_above_and_holds_what_comes_next(c
     await client.apply("database", data={"n": 1}, rollout=rollout)
     await client.ready("database")
     assert stable(await client.ready("user"), 3)
+
+
+async def test_a_ring_that_others_close_holds_no_candidate_that_is_out(client: Client) -> None:
+    await client.apply("below", data={"n": 1})
+    await client.apply("above", data={"n": 1}, **needs("below"))
+    await client.ready("above")
+    await client.apply("above", data={"n": 2}, rollout=WAITS, **needs("below"))
+    await client.steady("above", Ready=("False", "Paused"))
+    await client.apply("below", data={"n": 1}, **needs("above"))
+    await client.steady("below", Stalled=("True", "InvalidSpec"))
+    await client.command("above", "promote", "2:0:go")
+    done = await client.until("above", lambda status: stable(status, 2))
+    assert "canary" not in done
+    # It has nothing to go on with now, and says what holds its next start.
+    named = await client.steady("above", Stalled=("True", "InvalidSpec"))
+    assert "above -> below -> above" in condition(named, "Stalled")["message"]
+    await client.apply("below", data={"n": 1})
+    await client.ready("above")

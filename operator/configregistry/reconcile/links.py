@@ -70,15 +70,25 @@ def followed(namespace: str, spec: Spec, registry_of: RegistryOf) -> frozenset[F
 
 
 def cycle(key: Key, spec: Spec, registry_of: RegistryOf) -> Problem | None:
-    """Say where a registry would wait for itself, or be its own fallback.
+    """Say where a registry would wait for itself, or be its own fallback."""
+    return fallback_ring(key, spec, registry_of) or dependency_ring(key, spec, registry_of)
 
-    A fallback counts as it was accepted, so that only the registry that would close the ring is refused;
-    dependencies count as they are written, since nobody accepts them.
+
+def fallback_ring(key: Key, spec: Spec, registry_of: RegistryOf) -> Problem | None:
+    """Say where a registry would be its own fallback.
+
+    A fallback counts as it was accepted, so that only the registry that would close the ring is refused.
     """
     namespace, name = key
     chain = _chain(namespace, spec, registry_of)
-    if name in chain:
-        return _refused("spec.fallback.name", (name, *chain[: chain.index(name) + 1]))
+    if name not in chain:
+        return None
+    return _refused("spec.fallback.name", (name, *chain[: chain.index(name) + 1]))
+
+
+def dependency_ring(key: Key, spec: Spec, registry_of: RegistryOf) -> Problem | None:
+    """Say where a registry would wait for itself. Dependencies count as written, since nobody accepts them."""
+    name = key[1]
     path = _path_back(key, [each.name for each in spec.depends_on], registry_of)
     return _refused("spec.dependsOn", (name, *path)) if path else None
 

@@ -70,13 +70,17 @@ class Wanted:
             memory.plan = planned.plan
         # Without one of its policies a plan lacks checks: the last whole one watches a candidate better.
         plan = memory.plan or planned.plan
-        problem = planned.problem or _examined(spec) or links.cycle(key, spec, self._cluster.registry)
+        problem = planned.problem or _examined(spec) or links.fallback_ring(key, spec, self._cluster.registry)
         if problem is not None:
             return Asked(spec, plan, problem)
         try:
-            return Asked(spec, plan, await self._content(key, memory, found, spec, revisions), "", planned.policies)
+            content = await self._content(key, memory, found, spec, revisions)
         except Unreadable as error:
             return Asked(spec, plan, _instead(memory, spec, status, error), str(error), planned.policies)
+        ring = links.dependency_ring(key, spec, self._cluster.registry)
+        # Dependencies hold starts, and this one has started.
+        out = status.canary is not None and isinstance(content, Content) and content.hash == status.canary.hash
+        return Asked(spec, plan, content if ring is None or out else ring, "", planned.policies)
 
     async def _content(
         self,
