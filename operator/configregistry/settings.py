@@ -43,6 +43,20 @@ class Settings:
     """`namespace/name` of the Service that they are behind."""
     replica_token_file: str | None = None
     replica_ca_file: str | None = None
+    unused_after: float = 90 * 86_400.0
+    """A registry that nobody has read for so long is told of as unused."""
+    webhook_port: int = 0
+    """Of the admission webhook; 0: none."""
+    webhook_host: str = "127.0.0.1"
+    webhook_certificate: str | None = None
+    webhook_key: str | None = None
+    """PEM files that somebody else keeps (cert-manager); None: a certificate of its own, in `webhook_secret`."""
+    webhook_secret: str = ""
+    """`namespace/name` of the Secret that the replicas share their certificate by."""
+    webhook_configuration: str = ""
+    """Name of the ValidatingWebhookConfiguration whose caBundle is kept."""
+    webhook_service: str = ""
+    """`namespace/name` of the Service by which API servers call."""
     stale_after: float = 5.0
     """Without a watch on the API server for so long, answers say how stale they are."""
     in_cluster: bool = field(default_factory=lambda: "KUBERNETES_SERVICE_HOST" in os.environ)

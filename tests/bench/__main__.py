@@ -12,10 +12,12 @@ import sys
 from collections.abc import Callable
 
 from tests.bench import (
+    bench_admission,
     bench_apply_to_read,
     bench_change,
     bench_reads,
     bench_restart,
+    bench_rollback,
     bench_serve,
     bench_start,
     bench_watch,
@@ -29,6 +31,8 @@ SYSTEM: dict[str, Callable[..., str]] = {
     "serve": bench_serve.run,
     "watch": bench_watch.run,
     "start": bench_start.run,
+    "rollback": bench_rollback.run,
+    "admission": bench_admission.run,
     "apply_to_read": bench_apply_to_read.run,
     "change": bench_change.run,
     "restart": bench_restart.run,

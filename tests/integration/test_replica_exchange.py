@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ import pytest
 from tests.cluster import KubeCluster
 from tests.cluster.certs import Certificate, make_certificates
 from tests.cluster.ports import LOOPBACK
-from tests.integration.running import Client, Operator, running, wait
+from tests.integration.running import Client, Operator, running, stable, wait
 
 from configregistry.kube.endpoints import Endpoint, list_endpoints
+from configregistry.model.reports import EXCHANGE_EVERY
 
 AUDIENCE = "configregistry"
 ERRORS = "configregistry_replica_exchange_errors_total"
@@ -116,3 +119,41 @@ async def test_a_token_with_the_right_over_tls(
                 assert path.read_text() not in controller.log + serve.log
     finally:
         crd.kubectl("delete", "clusterrole,clusterrolebinding", role)
+
+
+async def test_an_error_does_not_wait_for_the_next_round(
+    crd: KubeCluster, namespace: str, person: Client, tmp_path: Path
+) -> None:
+    """Reported right behind a round, so that the next one is two seconds away: the rollback does not wait for it."""
+    name = "checkout"
+    check = {"name": "consumers", "interval": "1h", "consumers": {"maxErrorPercent": 3, "minReporting": 1}}
+    rollout = {"steps": [{"setWeight": 50}, {"pause": {}}], "checks": [check]}
+    took = []
+    with running(crd, namespace, tmp_path / "serve", command="serve") as serve:
+        asking = f"--replica=http://{LOOPBACK}:{serve.port}"
+        with running(crd, namespace, tmp_path / "controller", asking, command="controller") as controller:
+            path = f"/v1/namespaces/{namespace}/registries/{name}"
+            await person.apply(name, data={"n": 0}, rollout=rollout)
+            await person.until(name, lambda status: stable(status, 1))
+            for number in range(1, 6):
+                await person.apply(name, data={"n": number}, rollout=rollout)
+                status = await person.until(name, lambda status: status.get("canary"))
+                version = status["canary"]["version"]
+                rounds = controller.metrics(ROUNDS)[""]
+                wait(lambda rounds=rounds: controller.metrics(ROUNDS)[""] > rounds, lambda: "a round")  # type: ignore[misc]
+                reported = put(serve, f"{path}/consumers/pod-{number}", version)
+                await person.until(name, lambda status: stable(status, 1))
+                took.append(time.monotonic() - reported)
+    assert min(took) < EXCHANGE_EVERY / 2, took
+
+
+def put(serve: Operator, path: str, version: int) -> float:
+    """Report an error; gives when that was answered with success."""
+    body = json.dumps({"ttlSeconds": 600, "observed": {"version": version, "status": "error"}})
+    connection = http.client.HTTPConnection(LOOPBACK, serve.port, timeout=30)
+    try:
+        connection.request("PUT", path, body, {"Content-Type": "application/json"})
+        assert connection.getresponse().status in (200, 201)
+        return time.monotonic()
+    finally:
+        connection.close()

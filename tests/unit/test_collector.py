@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,8 +17,9 @@ from tests.servers.virtual import VirtualTime
 
 from configregistry.health import Known
 from configregistry.health.consumers_check import STALE
+from configregistry.model.reads import KEEP, Read
 from configregistry.model.reports import EXCHANGE_EVERY, Exchange, Observed, ReplicaReports
-from configregistry.reconcile.collector import Collector
+from configregistry.reconcile.collector import EARLY_EVERY, LONG_AGO, READS_EVERY, Collector
 from configregistry.reconcile.replicas import Answer, InProcess
 from configregistry.serve.consumers.heartbeat import Heartbeat
 from configregistry.serve.consumers.known import Consumers
@@ -38,16 +40,36 @@ class Replica:
         self.latency = 0.0
         self.given: list[Exchange] = []
         self.lives = 0
+        self.tells_reads = True
+        self.late: list[Read] = []
+        self.all: list[Read] = []
+        """Their ages are moments, until they are stated."""
         self.restart()
 
     def restart(self) -> None:
         """Another process, which remembers nothing."""
         self.lives += 1
         self.consumers = Consumers(
-            _no_snapshot, self.time, replica=f"{self.name}-{self.lives}", later=lambda _seconds, _call: _Timer()
+            _no_snapshot,
+            self.time,
+            replica=f"{self.name}-{self.lives}",
+            later=lambda _seconds, _call: _Timer(),
+            reads=self._reads if self.tells_reads else None,
         )
         # As hydrated: the registry is known.
         self.roster = self.consumers._renew(OWNER[:2], OWNER[2])
+
+    def _reads(self, every: bool) -> list[Read]:
+        stated = self.all if every else self.late
+        return [msgspec.structs.replace(each, age=self.time.now - each.age) for each in stated]
+
+    def was_read(self, *ages: tuple[str, float], late: bool = False) -> None:
+        """Registries were read so many seconds ago."""
+        reads = [Read("shop", name, "uid", self.time.now - age) for name, age in ages]
+        if late:
+            self.late = reads
+        else:
+            self.all = reads
 
     def beat(self, name: str, version: int | None, status: Any = "ok", *, ttl: float = 30.0) -> None:
         observed = Observed(version, status) if version else None
@@ -72,24 +94,50 @@ def _no_snapshot() -> Snapshot:
 
 
 class World:
-    """A collector and its replicas."""
+    """A collector and its replicas. With `held` they can be waited for; else they are of an older version."""
 
-    def __init__(self, replicas: int = 2) -> None:
+    def __init__(self, replicas: int = 2, *, held: bool = True) -> None:
+        self.held = held
+        self.waits = 0
+        self.counts: dict[str, int] = {}
         self.time = VirtualTime()
         self.replicas = [Replica(self.time, f"serve-{number}") for number in range(replicas)]
         self.rounds = 0
         self.raised: Exception | None = None
-        self.news: list[tuple[float, set[tuple[str, str]]]] = []
+        self.told: list[tuple[float, set[tuple[str, str]]]] = []
         self.metrics = Metrics()
         self.collector = Collector(self, self.time, self.metrics, sleep=self.time.sleep)
-        self.collector.subscribe(lambda registries: self.news.append((self.time.now, set(registries))))
+        self.collector.subscribe(lambda registries: self.told.append((self.time.now, set(registries))))
         self.task: asyncio.Task[None] | None = None
 
     async def exchange(self, given: Exchange) -> Sequence[Answer]:
         self.rounds += 1
         if self.raised is not None:
             raise self.raised
-        return await asyncio.gather(*(each.exchange(given) for each in self.replicas))
+        answers = await asyncio.gather(*(each.exchange(given) for each in self.replicas))
+        self.counts = {each.name: each.reports.news or 0 for each in answers if each.reports}
+        return answers
+
+    async def news(self, seconds: float) -> bool:
+        self.waits += 1
+        if not self.held:
+            return False
+        waiting = [
+            asyncio.create_task(each.consumers.newer(self.counts[each.name], seconds))
+            for each in self.replicas
+            if each.name in self.counts and not each.error
+        ]
+        try:
+            while waiting:
+                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if any(task.result() for task in done):
+                    return True
+                waiting = [task for task in waiting if task not in done]
+            return False
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
 
     async def close(self) -> None:
         pass
@@ -114,6 +162,15 @@ class World:
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
     made = World()
+    yield made
+    await made.resign()
+    assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.fixture
+async def older() -> AsyncIterator[World]:
+    """Replicas that cannot be waited for."""
+    made = World(held=False)
     yield made
     await made.resign()
     assert len(asyncio.all_tasks()) == 1
@@ -296,19 +353,96 @@ async def test_what_is_known_ages_while_a_round_hangs(world: World) -> None:
 # News
 
 
+async def test_an_error_does_not_wait_for_the_round(world: World) -> None:
+    world.lead()
+    await world.time.advance(0.7)
+    world.replicas[1].beat("a", 8, "error")
+    await world.time.advance(0)
+    assert world.told == [(0.7, {("shop", "checkout")})]
+    assert await world.said() == {"a": (8, "error")}
+    assert world.rounds == 2
+    assert len(world.replicas[0].given) == 2, "all are asked, so that the list stays one"
+    await world.time.advance(ROUND - 0.1)
+    assert world.rounds == 2, "the next round comes its time after that one"
+    await world.time.advance(0.2)
+    assert world.rounds == 3
+
+
+async def test_an_error_that_comes_during_a_round_is_asked_for_behind_it(world: World) -> None:
+    world.replicas[0].latency = 1.0
+    world.lead()
+    await world.time.advance(0.5)
+    world.replicas[1].beat("a", 8, "error")
+    await world.time.advance(0.5)
+    assert world.rounds == 2
+    await world.time.advance(1.0)
+    assert world.told == [(2.0, {("shop", "checkout")})]
+
+
+async def test_a_burst_costs_some_rounds_a_second(world: World) -> None:
+    world.lead()
+    await world.time.advance(0)
+    for number in range(1000):
+        world.replicas[number % 2].beat(str(number), 8, "error")
+        await world.time.advance(0.01)
+    assert 10 / ROUND < world.rounds <= 10 / EARLY_EVERY + 2
+    await world.time.advance(EARLY_EVERY)
+    assert len(await world.said()) == 1000
+
+
+async def test_slow_rounds_are_fewer(world: World) -> None:
+    """Half of the time at most goes into them."""
+    world.replicas[0].latency = 0.4
+    world.lead()
+    for number in range(500):
+        world.replicas[1].beat(str(number), 8, "error")
+        await world.time.advance(0.02)
+    assert world.rounds <= 10 / (0.4 + 0.4) + 2
+
+
+async def test_what_an_older_replica_hears_waits_for_the_round(older: World) -> None:
+    older.lead()
+    await older.time.advance(0.7)
+    older.replicas[0].beat("a", 8, "error")
+    await older.time.advance(ROUND)
+    assert older.told == [(ROUND, {("shop", "checkout")})]
+    assert older.waits == older.rounds == 2, "who cannot be waited for is not asked again and again"
+
+
+async def test_a_defect_in_waiting_ends_no_rounds(world: World) -> None:
+    world.collector._replicas = _Failing(world)
+    world.lead()
+    await world.time.advance(2 * ROUND + 0.1)
+    assert world.rounds == 3
+
+
+class _Failing:
+    """Cannot be waited for."""
+
+    def __init__(self, world: World) -> None:
+        self.exchange = world.exchange
+        self.close = world.close
+
+    async def news(self, _seconds: float) -> bool:
+        raise RuntimeError
+
+
 async def test_new_errors_are_news_once(world: World) -> None:
     world.lead()
     await world.time.advance(0)
     world.replicas[0].beat("a", 8)
     await world.time.advance(ROUND)
-    assert world.news == []
+    assert world.told == []
     world.replicas[0].beat("a", 8, "error")
     world.replicas[1].beat("b", 8, "error")
     await world.time.advance(3 * ROUND)
-    assert world.news == [(2 * ROUND, {("shop", "checkout")})]
+    assert world.told == [(ROUND, {("shop", "checkout")})]
+    world.replicas[0].beat("a", 8, "error")
+    await world.time.advance(ROUND)
+    assert len(world.told) == 1
     world.replicas[0].beat("a", 9, "error")
     await world.time.advance(ROUND)
-    assert [at for at, _ in world.news] == [2 * ROUND, 5 * ROUND]
+    assert [at for at, _ in world.told] == [ROUND, 5 * ROUND]
 
 
 async def test_an_error_that_comes_back_is_news(world: World) -> None:
@@ -316,7 +450,7 @@ async def test_an_error_that_comes_back_is_news(world: World) -> None:
     for status in ("error", "ok", "error"):
         world.replicas[0].beat("a", 8, status)
         await world.time.advance(ROUND)
-    assert len(world.news) == 2
+    assert len(world.told) == 2
 
 
 async def test_whoever_is_told_may_fail(world: World) -> None:
@@ -328,6 +462,92 @@ async def test_whoever_is_told_may_fail(world: World) -> None:
     world.lead()
     await world.time.advance(ROUND)
     assert world.rounds == 2
+
+
+# Reads
+
+
+async def test_the_latest_read_of_all_replicas_counts(world: World) -> None:
+    assert world.collector.last_read(*OWNER) is None
+    for replica, age in zip(world.replicas, (50.0, 9.0), strict=True):
+        replica.was_read(("checkout", age))
+    world.lead()
+    await world.time.advance(1.5)
+    assert world.collector.last_read(*OWNER) == 10.5
+    assert world.collector.last_read("shop", "checkout", "namesake") == float("inf")
+    world.replicas[0].was_read(("checkout", 0.5), late=True)
+    await world.time.advance(1.0)
+    assert world.collector.last_read(*OWNER) == 1.5
+    world.replicas[0].was_read(("checkout", 500.0), late=True)
+    await world.time.advance(ROUND)
+    assert world.collector.last_read(*OWNER) == 3.5, "an older statement takes nothing back"
+
+
+async def test_all_is_asked_for_once_and_then_rarely(world: World) -> None:
+    world.lead()
+    await world.time.advance(READS_EVERY + ROUND)
+    asked = [given.reads for given in world.replicas[0].given]
+    assert (asked[0], sum(asked)) == (True, 2)
+    world.replicas[1].restart()
+    before = len(asked)
+    await world.time.advance(3 * ROUND)
+    assert [given.reads for given in world.replicas[0].given[before:]] == [False, True, False]
+
+
+async def test_nobody_can_say_before_each_replica_has_said_all(world: World) -> None:
+    world.replicas[0].was_read(("checkout", 7.0), ("basket", LONG_AGO + 1))
+    world.replicas[1].error = "no connection"
+    world.lead()
+    await world.time.advance(0)
+    assert world.collector.last_read("shop", "unread", "uid") is None
+    assert world.collector.last_read("shop", "basket", "uid") is None
+    assert world.collector.last_read(*OWNER) == 7.0, "a read is a read, whatever others know"
+    world.replicas[1].error = ""
+    await world.time.advance(2 * ROUND)
+    assert world.collector.last_read("shop", "unread", "uid") == float("inf")
+    assert world.collector.last_read("shop", "basket", "uid") == LONG_AGO + 1 + 2 * ROUND
+    world.replicas[1].error = "no connection"
+    await world.time.advance(ROUND)
+    assert world.collector.last_read("shop", "unread", "uid") == float("inf"), "it has been heard"
+    world.replicas[1].error = ""
+    world.replicas[1].was_read(("unread", 1.0))
+    await world.time.advance(2 * ROUND)
+    assert world.collector.last_read("shop", "unread", "uid") == 1.0 + 2 * ROUND, "what it was read meanwhile"
+
+
+async def test_with_an_older_replica_nobody_can_say_ever(world: World) -> None:
+    world.replicas[1].tells_reads = False
+    world.replicas[1].restart()
+    world.lead()
+    await world.time.advance(3 * ROUND)
+    assert world.collector.last_read("shop", "unread", "uid") is None
+    assert [given.reads for given in world.replicas[0].given] == [True, False, False, False], "asking costs"
+
+
+async def test_reads_are_told_of_when_they_are_new(world: World) -> None:
+    told: list[set[tuple[str, str]]] = []
+    world.collector.subscribe_reads(lambda registries: told.append(set(registries)))
+    world.replicas[0].was_read(("checkout", 5.0), ("basket", 5.0))
+    world.lead()
+    await world.time.advance(ROUND)
+    assert told == [{("shop", "checkout"), ("shop", "basket")}]
+    world.replicas[0].was_read(("checkout", ROUND + 5.0), late=True)
+    await world.time.advance(ROUND)
+    assert len(told) == 1, "the same read"
+    world.replicas[1].was_read(("checkout", 0.0), late=True)
+    await world.time.advance(ROUND)
+    assert told[1:] == [{("shop", "checkout")}]
+
+
+async def test_what_is_long_over_is_forgotten(world: World) -> None:
+    world.replicas[0].was_read(*((f"r{number}", KEEP) for number in range(10)))
+    world.lead()
+    await world.time.advance(0)
+    assert len(world.collector._reads) == 10
+    world.replicas[0].was_read()
+    await world.time.advance(READS_EVERY + ROUND)
+    assert len(world.collector._reads) == 0
+    assert world.collector.last_read("shop", "r1", "uid") == float("inf")
 
 
 # Versions in use
@@ -353,7 +573,28 @@ async def test_in_one_process() -> None:
     def exchange(given: Exchange) -> ReplicaReports:
         return ReplicaReports("one", list(given.merged or ()))
 
-    assert await InProcess(exchange).exchange(Exchange()) == [Answer("this process", ReplicaReports("one", []))]
+    alone = InProcess(exchange)
+    assert await alone.exchange(Exchange()) == [Answer("this process", ReplicaReports("one", []))]
+    assert not await alone.news(1000.0), "nobody to wait for"
+
+
+async def test_in_one_process_an_error_is_waited_for() -> None:
+    replica = Replica(VirtualTime(), "one")
+    alone = InProcess(replica.consumers.exchange, replica.consumers.newer)
+    await alone.exchange(Exchange())
+    waiting = asyncio.create_task(alone.news(1000.0))
+    await asyncio.sleep(0)
+    replica.beat("a", 8)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    replica.beat("a", 8, "error")
+    assert await waiting
+    assert await alone.news(1000.0), "nobody has asked for it yet"
+    await alone.exchange(Exchange())
+    waiting = asyncio.create_task(alone.news(1000.0))
+    await asyncio.sleep(0)
+    replica.consumers.news.drain()
+    assert not await waiting
 
 
 # Any history

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
+import aiohttp
 import msgspec
 import pytest
 import zstandard
@@ -19,7 +20,16 @@ from tests.serve_fakes import World
 from configregistry.kube.client import Api
 from configregistry.kube.credentials import token_file
 from configregistry.kube.failures import Unavailable
-from configregistry.model.reports import EXCHANGE_PATH, Exchange, Observed, ReplicaReports, Report
+from configregistry.model.reports import (
+    EXCHANGE_EVERY,
+    EXCHANGE_PATH,
+    NEWS_PATH,
+    Counted,
+    Exchange,
+    Observed,
+    ReplicaReports,
+    Report,
+)
 from configregistry.reconcile import replicas
 from configregistry.reconcile.replicas import (
     Answer,
@@ -47,13 +57,27 @@ class Server:
         self.tokens: list[str | None] = []
         self.given: list[Exchange] = []
         self.url = ""
+        self.stated = LIST
+        self.waited: list[dict[str, str]] = []
+        self.news: Handle = self.no_news
+        self.happened = asyncio.Event()
 
     async def well(self, request: web.Request) -> web.StreamResponse:
         self.tokens.append(request.headers.get("Authorization"))
         assert request.headers["Content-Encoding"] == "zstd"
         body = zstandard.ZstdDecompressor().decompress(await request.read())
         self.given.append(msgspec.json.decode(body, type=Exchange))
-        return web.Response(body=msgspec.json.encode(LIST), content_type="application/json")
+        return web.Response(body=msgspec.json.encode(self.stated), content_type="application/json")
+
+    async def no_news(self, request: web.Request) -> web.StreamResponse:
+        """Hold it until something has happened."""
+        self.tokens.append(request.headers.get("Authorization"))
+        self.waited.append(dict(request.query))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(float(request.query["seconds"])):
+                await self.happened.wait()
+        counted = Counted("one", int(request.query["known"]) + self.happened.is_set())
+        return web.Response(body=msgspec.json.encode(counted), content_type="application/json")
 
     @asynccontextmanager
     async def running(self, port: int = 0) -> AsyncIterator[Server]:
@@ -61,7 +85,12 @@ class Server:
             return await self.handle(request)
 
         application = web.Application()
+
+        async def news(request: web.Request) -> web.StreamResponse:
+            return await self.news(request)
+
         application.router.add_post(EXCHANGE_PATH, handle)
+        application.router.add_get(NEWS_PATH, news)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1, auto_decompress=False)
         await runner.setup()
         try:
@@ -271,6 +300,109 @@ async def test_a_redirect_is_not_followed_so_that_the_token_stays(server: Server
         (answer,) = await ask(other.url, token=lambda: "sesame")
     assert answer.error == "it answered 307 Temporary Redirect"
     assert server.tokens == []
+
+
+# News
+
+HOLDS = msgspec.structs.replace(LIST, news=4)
+
+
+async def test_news_of_one_end_the_waiting_for_all(server: Server) -> None:
+    other = Server()
+    server.stated = other.stated = HOLDS
+    async with other.running(), asking(at_addresses([server.url, other.url]), token=lambda: "sesame") as over:
+        await over.exchange(Exchange())
+        waiting = asyncio.create_task(over.news(60.0))
+        async with asyncio.timeout(60):
+            while not (server.waited and other.waited):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            assert not waiting.done()
+            other.happened.set()
+            assert await waiting
+    assert server.waited == other.waited == [{"replica": "one", "known": "4", "seconds": "60.000"}]
+    assert set(server.tokens) == {"Bearer sesame"}
+
+
+async def test_without_news_the_waiting_ends_in_time(server: Server) -> None:
+    server.stated = HOLDS
+    async with asking(at_addresses([server.url])) as over:
+        await over.exchange(Exchange())
+        assert not await over.news(0.05)
+
+
+async def test_an_older_replica_is_not_waited_for(server: Server) -> None:
+    async with asking(at_addresses([server.url])) as over:
+        assert not await over.news(60.0), "nobody has stated anything yet"
+        await over.exchange(Exchange())
+        assert not await over.news(60.0)
+    assert server.waited == []
+
+
+@pytest.mark.parametrize("how", ["404", "403", "nonsense", "redirect", "break", "hang"])
+async def test_whoever_cannot_be_waited_for_has_no_news_and_hides_nobodys(server: Server, how: str) -> None:
+    async def fail(request: web.Request) -> web.StreamResponse:
+        if how == "redirect":
+            raise web.HTTPTemporaryRedirect(server.url + NEWS_PATH)
+        if how == "nonsense":
+            return web.Response(body=b"[" * 5000)
+        if how == "break":
+            assert request.transport is not None
+            request.transport.close()
+        if how == "hang":
+            await asyncio.Event().wait()
+        return web.Response(status=int(how) if how.isdigit() else 500)
+
+    other = Server()
+    server.stated = other.stated = HOLDS
+    other.news = fail
+    async with other.running(), asking(at_addresses([server.url, other.url]), timeout=0.5) as over:
+        await over.exchange(Exchange())
+        assert not await over.news(0.1)
+        waiting = asyncio.create_task(over.news(60.0))
+        server.happened.set()
+        async with asyncio.timeout(60):
+            assert await waiting
+    assert len(server.waited) == 2, "no redirect was followed"
+
+
+async def test_one_that_is_gone_is_not_waited_for_any_more(server: Server) -> None:
+    server.stated = HOLDS
+    async with asking(at_addresses([server.url])) as over:
+        await over.exchange(Exchange())
+        server.handle = _unavailable
+        await over.exchange(Exchange())
+        assert not await over.news(60.0)
+    assert server.waited == []
+
+
+async def _unavailable(_request: web.Request) -> web.StreamResponse:
+    return web.Response(status=503)
+
+
+async def test_the_real_replica_tells_at_once() -> None:
+    """Over the server that serve has, from the answer to the heartbeat on."""
+    world = World()
+    world.serve("checkout", {"a": 1})
+    server = await serve_http(world.app, "127.0.0.1", 0, admit=world.app.admit)
+    url = f"http://127.0.0.1:{server.port}"
+    try:
+        async with asking(at_addresses([url])) as over, aiohttp.ClientSession() as client:
+            await over.exchange(Exchange())
+            waiting = asyncio.create_task(over.news(EXCHANGE_EVERY))
+            for status in ("ok", "error"):
+                assert not waiting.done()
+                body = {"ttlSeconds": 30, "observed": {"version": 1, "status": status}}
+                path = "/v1/namespaces/shop/registries/checkout/consumers/a"
+                async with client.put(url + path, json=body) as answer:
+                    assert answer.status in (200, 201)
+            async with asyncio.timeout(60):
+                assert await waiting
+            (answered,) = await over.exchange(Exchange([]))
+            assert answered.reports is not None
+            assert answered.reports.news == 1
+            assert not await over.news(0.05), "it has been heard"
+    finally:
+        await server.stop()
 
 
 # Tokens

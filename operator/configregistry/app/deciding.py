@@ -12,18 +12,20 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+import kopf
 import structlog
 
+from configregistry.app.admission import Admission
 from configregistry.app.following import Following
 from configregistry.clock import Clock
-from configregistry.handlers.settings import login_with
+from configregistry.handlers import registries
+from configregistry.handlers import settings as kopf_settings
 from configregistry.handlers.thread import KopfThread
 from configregistry.health import Means, Outbound, Runner
 from configregistry.kube.client import Api
 from configregistry.kube.credentials import ca_file, token_file
 from configregistry.kube.events import Recorder
 from configregistry.kube.workloads import KubeWorkloads
-from configregistry.model.reports import Exchange, ReplicaReports
 from configregistry.reconcile import (
     Collector,
     Controller,
@@ -34,13 +36,11 @@ from configregistry.reconcile import (
     at_addresses,
     of_service,
 )
+from configregistry.serve.consumers import Consumers
 from configregistry.settings import Settings
 from configregistry.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
-
-Local = Callable[[Exchange], ReplicaReports]
-"""Takes the merged list, and states what was heard in this process."""
 
 WORKED_OFF: Final = 30.0
 """Seconds that the start waits at most for what was listed to be reconciled."""
@@ -58,9 +58,9 @@ class Deciding:
         following: Following,
         clock: Clock,
         metrics: Metrics,
-        local: Local | None = None,
+        local: Consumers | None = None,
     ) -> None:
-        """`local`: what the serving half of this process states, which then is the only replica there is."""
+        """`local`: what the serving half of this process knows, which then is the only replica there is."""
         self._settings = settings
         self._replicas = _replicas(settings, api, local)
         self._collector = Collector(self._replicas, clock, metrics) if self._replicas is not None else None
@@ -83,6 +83,7 @@ class Deciding:
             metrics,
             spread=lambda: random.uniform(0.8, 1.2),  # noqa: S311
             collector=self._collector,
+            unused_after=settings.unused_after,
         )
         triggers = self._controller.triggers
         following.registries.subscribe(triggers.registry_changed)
@@ -91,6 +92,11 @@ class Deciding:
         following.policies.subscribe(triggers.policy_changed)
         following.namespaces.subscribe(triggers.namespace_changed)
         self._kopf: KopfThread | None = None
+        self._admission = (
+            Admission(settings, api, following, self._controller, self._collector, clock)
+            if settings.webhook_port
+            else None
+        )
 
     @property
     def ready(self) -> Mapping[str, Callable[[], str | None]]:
@@ -98,15 +104,24 @@ class Deciding:
         return {}
 
     async def open(self) -> None:
-        """Make kopf's thread, to be started late."""
-        self._kopf = KopfThread(
-            login_with(self._settings.kubeconfig, self._settings.context), self._settings.namespaces, self._enqueue()
-        )
+        """Make kopf's thread, to be started late; the webhook's starts now, since it lists nothing."""
+        login = kopf_settings.login_with(self._settings.kubeconfig, self._settings.context)
+        enqueue = self._enqueue()
+
+        def register(registry: kopf.OperatorRegistry) -> None:
+            kopf_settings.register(registry, login)
+            registries.register(registry, enqueue)
+
+        self._kopf = KopfThread(register, self._settings.namespaces)
+        if self._admission is not None:
+            await self._admission.open()
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         """What runs until the end."""
         parts = [self._recorder.run(), *(self._controller.work() for _ in range(self._settings.workers))]
-        return parts if self._collector is None else [*parts, self._collector.run()]
+        if self._collector is not None:
+            parts.append(self._collector.run())
+        return parts if self._admission is None else [*parts, *self._admission.parts()]
 
     def begin(self) -> None:
         """Everything has been listed: decide."""
@@ -132,10 +147,14 @@ class Deciding:
         """Say what has still to be said."""
         if self._kopf is not None:
             self._kopf.ask_to_stop()
+        if self._admission is not None:
+            self._admission.drain()
         await self._recorder.drain(DRAIN)
 
     async def close(self) -> None:
         """End kopf, the checks, and what they ask with."""
+        if self._admission is not None:
+            await self._admission.close()
         if self._kopf is not None:
             await self._kopf.stop()
         await self._controller.close()
@@ -152,10 +171,10 @@ class Deciding:
         return enqueue
 
 
-def _replicas(settings: Settings, api: Api, local: Local | None) -> Replicas | None:
+def _replicas(settings: Settings, api: Api, local: Consumers | None) -> Replicas | None:
     """Whom consumers report to; None where nobody was named."""
     if local is not None:
-        return InProcess(local)
+        return InProcess(local.exchange, local.newer)
     ca, token = settings.replica_ca_file, settings.replica_token_file
     if settings.replicas:
         find, source = at_addresses(settings.replicas), "replicas"

@@ -95,7 +95,7 @@ class Program:
         self._halves: list[Half] = []
         serving = Serving(settings, api, self._following, clock, metrics) if settings.serves else None
         if settings.decides:
-            local = serving.consumers.exchange if serving is not None else None
+            local = serving.consumers if serving is not None else None
             self._halves.append(Deciding(settings, api, self._following, clock, metrics, local))
         if serving is not None:
             self._halves.append(serving)

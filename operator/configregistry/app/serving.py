@@ -136,6 +136,7 @@ class Serving:
     async def drain(self) -> None:
         """Answer what is held, and go on answering while those who ask learn that this replica ends."""
         self._service.waits.drain()
+        self._service.consumers.news.drain()
         await asyncio.sleep(LINGER)
 
     async def close(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import reduce
 from ipaddress import ip_address
 from typing import Any
@@ -49,6 +49,7 @@ def _namespaces(_context: click.Context, _option: click.Parameter, given: tuple[
 
 
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": PROGRAM.upper()}
 
 
@@ -75,6 +76,21 @@ def _service(_context: click.Context, _option: click.Parameter, given: str) -> s
     namespace, slash, name = given.partition("/")
     if given and not (slash and _NAMESPACE.fullmatch(namespace) and _NAMESPACE.fullmatch(name)):
         raise click.BadParameter(f"{given!r}: expected NAMESPACE/NAME")
+    return given
+
+
+def _object(_context: click.Context, _option: click.Parameter, given: str) -> str:
+    """Namespace and name of an object whose name may have dots."""
+    namespace, slash, name = given.partition("/")
+    if given and not (slash and _NAMESPACE.fullmatch(namespace) and _NAME.fullmatch(name)):
+        raise click.BadParameter(f"{given!r}: expected NAMESPACE/NAME")
+    return given
+
+
+def _name(_context: click.Context, _option: click.Parameter, given: str) -> str:
+    """A name that an object can have."""
+    if given and not _NAME.fullmatch(given):
+        raise click.BadParameter(f"{given!r}: expected the name of an object")
     return given
 
 
@@ -169,6 +185,16 @@ _SERVING = _options(
         help="Observe the rate of each key, and shed one that is asked for too often.",
     ),
 )
+_DECIDING = _options(
+    click.option(
+        "--unused-after",
+        default="2160h",
+        show_default="2160h, which are 90 days",
+        callback=_seconds,
+        metavar="DURATION",
+        help="Tell of a registry as unused that nobody has read for so long.",
+    ),
+)
 _REPLICAS = _options(
     click.option(
         "--replica",
@@ -189,9 +215,45 @@ _REPLICAS = _options(
     click.option("--replica-ca-file", type=_FILE, help="Trust these certificates when asking over https."),
 )
 
+_WEBHOOK = _options(
+    click.option(
+        "--webhook-port",
+        type=click.IntRange(0, 65535),
+        default=0,
+        show_default=True,
+        help="Port of the admission webhook; 0: none.",
+    ),
+    click.option("--webhook-host", default="127.0.0.1", show_default=True, help="Address that it listens on."),
+    click.option("--webhook-certificate", type=_FILE, help="PEM file of its certificate (cert-manager's); reloaded."),
+    click.option("--webhook-key", type=_FILE, help="PEM file of its key."),
+    click.option(
+        "--webhook-secret",
+        default="",
+        metavar="NAMESPACE/NAME",
+        callback=_object,
+        help="Without files: the Secret of the certificate that it makes and renews itself.",
+    ),
+    click.option(
+        "--webhook-configuration",
+        default="",
+        metavar="NAME",
+        callback=_name,
+        help="Without files: the ValidatingWebhookConfiguration that is told to trust it.",
+    ),
+    click.option(
+        "--webhook-service",
+        default="",
+        metavar="NAMESPACE/NAME",
+        callback=_service,
+        help="Without files: the Service that API servers call it by.",
+    ),
+)
+
 
 @cli.command("run", context_settings=CONTEXT)
 @_SERVING
+@_DECIDING
+@_WEBHOOK
 @_COMMON
 def run_command(**options: Any) -> int:
     """Control and serve, both in this process, until SIGTERM or SIGINT.
@@ -202,7 +264,9 @@ def run_command(**options: Any) -> int:
 
 
 @cli.command("controller", context_settings=CONTEXT)
+@_DECIDING
 @_REPLICAS
+@_WEBHOOK
 @_COMMON
 def controller_command(**options: Any) -> int:
     """Control only: validate, record and roll out versions, until SIGTERM or SIGINT.
@@ -231,6 +295,8 @@ def _main(host: str, log_format: str, log_level: str, allow_unauthenticated: boo
         )
     if (options.get("tls_certificate") is None) != (options.get("tls_key") is None):
         raise UsageError("--tls-certificate and --tls-key: expected both or neither")
+    if options.get("webhook_port"):
+        _check_webhook(options)
     if options.get("replicas") and options.get("replica_service"):
         raise UsageError("--replica and --replica-service: expected one of the two")
     logs.configure(log_format, log_level)
@@ -238,6 +304,30 @@ def _main(host: str, log_format: str, log_level: str, allow_unauthenticated: boo
     from configregistry.app import main  # noqa: PLC0415
 
     return main(Settings(host=host, log_format=log_format, log_level=log_level, **options))
+
+
+def _check_webhook(options: Mapping[str, Any]) -> None:
+    files = options["webhook_certificate"], options["webhook_key"]
+    own = options["webhook_secret"], options["webhook_configuration"]
+    if any(files) and not all(files):
+        raise UsageError("--webhook-certificate and --webhook-key: expected both or neither")
+    if any(files) and any(own):
+        raise UsageError("--webhook-certificate and --webhook-secret: expected one of the two ways")
+    if not any(files) and not all(own):
+        raise UsageError(
+            "--webhook-port: expected --webhook-secret and --webhook-configuration, or --webhook-certificate and "
+            "--webhook-key, beside it"
+        )
+    if not any(files) and not options["webhook_service"] and not _is_address(options["webhook_host"]):
+        raise UsageError("--webhook-service: expected the Service that API servers call the webhook by")
+
+
+def _is_address(host: str) -> bool:
+    """Whether it is the address of one machine, which a certificate can be for."""
+    try:
+        return not ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 def _is_loopback(host: str) -> bool:

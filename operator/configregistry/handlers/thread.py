@@ -15,8 +15,6 @@ from typing import Final
 import kopf
 import structlog
 
-from configregistry.handlers import registries, settings
-
 _log = structlog.get_logger(__name__)
 
 FIRST_RESTART: Final = 0.5
@@ -30,19 +28,24 @@ _POLL: Final = 0.02
 
 
 class KopfThread:
-    """kopf, supervised."""
+    """kopf, supervised. `register` is called for each of its lives, in its thread, with a registry that is empty.
+
+    What watches objects and what answers admission reviews are two of these: the first one's list of all objects
+    would hold up the second, and an end of its watches would end it.
+    """
 
     def __init__(
         self,
-        login: settings.Login,
-        namespaces: tuple[str, ...],
-        enqueue: Callable[[str, str], None],
+        register: Callable[[kopf.OperatorRegistry], None],
+        namespaces: tuple[str, ...] = (),
+        *,
+        name: str = "kopf",
     ) -> None:
-        self._login = login
+        self._register = register
         self._namespaces = namespaces
-        self._enqueue = enqueue
+        self._name = name
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._supervise, name="kopf", daemon=True)
+        self._thread = threading.Thread(target=self._supervise, name=name, daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
@@ -53,7 +56,7 @@ class KopfThread:
         self._stop.set()
 
     async def stop(self) -> None:
-        """Ask it to end, and wait for it a while."""
+        """Ask it to end, and wait for it a while; one that was never started has ended."""
         self.ask_to_stop()
         deadline = time.monotonic() + STOP_WITHIN
         while self._thread.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110 - a thread tells nobody
@@ -66,18 +69,17 @@ class KopfThread:
             try:
                 asyncio.run(self._operator())
             except BaseException:  # noqa: BLE001 - whatever ends it, it is started again
-                _log.exception("kopf ended with an error")
+                _log.exception("kopf ended with an error", of=self._name)
             if time.monotonic() - started > LONG:
                 seconds = FIRST_RESTART
             if self._stop.wait(seconds):
                 return
-            _log.warning("kopf ended and is started again", after=seconds)
+            _log.warning("kopf ended and is started again", of=self._name, after=seconds)
             seconds = min(seconds * 2, LAST_RESTART)
 
     async def _operator(self) -> None:
         registry = kopf.OperatorRegistry()
-        settings.register(registry, self._login)
-        registries.register(registry, self._enqueue)
+        self._register(registry)
         await kopf.operator(
             registry=registry,
             namespaces=self._namespaces,

@@ -32,9 +32,13 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
+from configregistry.model.reads import Read
+
 EXCHANGE_EVERY: Final = 2.0
 """Seconds between two rounds of the leader."""
 EXCHANGE_PATH: Final = "/internal/v1/consumers"
+NEWS_PATH: Final = EXCHANGE_PATH + "/news"
+"""Where the leader waits between two rounds for an error that is new; it then asks at once."""
 SILENT_AFTER: Final = 1.5 * EXCHANGE_EVERY
 """Seconds after which a replica has missed a round."""
 KEEP_GONE: Final = 10.0
@@ -130,6 +134,17 @@ class ReplicaReports(msgspec.Struct, frozen=True):
     gone: list[Gone] = []
     heard: list[Report] = []
     """Only for a leader that has no list yet: the reports of other replicas in the list that this one was given."""
+    news: int | None = None
+    """Errors that were new to this replica, counted since its start; None: it cannot be waited for at NEWS_PATH."""
+    reads: list[Read] | None = None
+    """What was read here of late, or all of it for a leader that wants all; None: this replica does not know."""
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """A replica's answer to who waits for news."""
+
+    replica: str
+    news: int
 
 
 class Exchange(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -140,11 +155,13 @@ class Exchange(msgspec.Struct, frozen=True, omit_defaults=True):
     gone: list[Gone] = []
     age: float = 0.0
     """Seconds since the leader made the list."""
+    reads: bool = False
+    """The leader wants to know of all that was read, not only of late. A new one always does."""
 
     @classmethod
-    def of(cls, merged: Merged | None, age: float) -> Exchange:
+    def of(cls, merged: Merged | None, age: float, *, reads: bool = False) -> Exchange:
         """Give the body for a merged list that was made so many seconds ago."""
-        return cls(None, [], 0.0) if merged is None else cls(merged.consumers, merged.gone, age)
+        return cls(None, [], 0.0, reads) if merged is None else cls(merged.consumers, merged.gone, age, reads)
 
 
 def keep_gone(ttl: float | None) -> float:

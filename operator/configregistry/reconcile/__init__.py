@@ -10,5 +10,16 @@ from __future__ import annotations
 from configregistry.reconcile.collector import Collector
 from configregistry.reconcile.controller import Controller, Watched
 from configregistry.reconcile.replicas import InProcess, OverHttp, Replicas, at_addresses, of_service
+from configregistry.reconcile.wanted import EXAMINERS
 
-__all__ = ["Collector", "Controller", "InProcess", "OverHttp", "Replicas", "Watched", "at_addresses", "of_service"]
+__all__ = [
+    "EXAMINERS",
+    "Collector",
+    "Controller",
+    "InProcess",
+    "OverHttp",
+    "Replicas",
+    "Watched",
+    "at_addresses",
+    "of_service",
+]

@@ -108,7 +108,7 @@ class Collector:
                 failing = self._tell(failing, merged.consumers if merged else ())
                 self._take_reads(started, answers, whole=given.reads)
                 self._metrics.exchange_duration.observe(now - started)
-                # With 10,000 consumers a round costs each replica some 50 ms.
+                # A round costs each replica the time to encode all that it heard; early ones take a third at most.
                 if await self._until(started + EXCHANGE_EVERY, early + max(EARLY_EVERY, 2 * (now - started))):
                     early = self._clock.monotonic()
                 reads = self._lacks(answers) or self._clock.monotonic() - wanted >= READS_EVERY

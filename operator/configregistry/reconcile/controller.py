@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from configregistry.clock import Clock
@@ -23,6 +23,7 @@ from configregistry.reconcile.queue import WorkQueue
 from configregistry.reconcile.reconciler import Reconciler
 from configregistry.reconcile.sources import Sources
 from configregistry.reconcile.triggers import Triggers
+from configregistry.reconcile.usage import UNUSED_AFTER, Readers
 from configregistry.reconcile.validation import Validation
 from configregistry.reconcile.wanted import Wanted
 from configregistry.rollout.observation import Probe
@@ -61,6 +62,7 @@ class Controller:
         metrics: Metrics,
         spread: Callable[[], float],
         collector: Collector | None = None,
+        unused_after: float = UNUSED_AFTER,
     ) -> None:
         queue: WorkQueue[Key] = WorkQueue(spread)
         self._queue = queue
@@ -72,20 +74,27 @@ class Controller:
             lambda _key, check, probe: metrics.checks.labels(check.name, probe.verdict.value).inc(),
         )
         self.triggers = Triggers(queue, versions)
-        policies = Policies(watched.policies, watched.namespaces, cluster.fresh_policy, cluster.fresh_namespace)
-        wanted = Wanted(cluster, Sources(cluster.read_configmap), policies, self.triggers)
+        self.policies = Policies(watched.policies, watched.namespaces, cluster.fresh_policy, cluster.fresh_namespace)
+        wanted = Wanted(cluster, Sources(cluster.read_configmap), self.policies, self.triggers)
         self._consent = Consent(
             cluster, Validation(outbound, clock, queue.add), Hooks(outbound, clock, queue.add, cluster.tell)
         )
-        gatherer = Gatherer(cluster, wanted, self._consent, self._runner, clock, memories)
+        readers = Readers(collector.last_read if collector else lambda *_: None, clock, unused_after)
+        metrics.unused.set_function(lambda: len(readers))
+        gatherer = Gatherer(cluster, wanted, self._consent, self._runner, clock, memories, readers)
         # Without replicas nobody runs with anything; a collector that has not asked them yet knows of that.
         reported: Reported = collector.reported if collector else lambda *_: ()
         actor = Actor(cluster, self._runner, clock, metrics, reported, queue.add)
         if collector is not None:
             collector.subscribe(lambda registries: self._runner.news("consumers", registries))
+            collector.subscribe_reads(lambda read: self._look_at(readers.among(read)))
         self._reconciler = Reconciler(
-            queue, gatherer, actor, self._consent, self._runner, memories, self.triggers, clock, metrics
+            queue, gatherer, actor, self._consent, self._runner, memories, self.triggers, clock, metrics, readers
         )
+
+    def _look_at(self, registries: Iterable[Key]) -> None:
+        for key in registries:
+            self._queue.add(key)
 
     @property
     def waiting(self) -> int:

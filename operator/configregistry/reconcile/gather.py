@@ -21,6 +21,7 @@ from configregistry.reconcile.cluster import Cluster, remade
 from configregistry.reconcile.consent import Consent
 from configregistry.reconcile.memory import Key, Memories, Memory, Recorded
 from configregistry.reconcile.projection import conflict
+from configregistry.reconcile.usage import Readers
 from configregistry.reconcile.wanted import Wanted
 from configregistry.rollout.commands import commands_of
 from configregistry.rollout.gates import stored_elapsed
@@ -69,6 +70,7 @@ class Gatherer:
         runner: Runner,
         clock: Clock,
         memories: Memories,
+        readers: Readers,
     ) -> None:
         self._cluster = cluster
         self._wanted = wanted
@@ -76,6 +78,7 @@ class Gatherer:
         self._runner = runner
         self._clock = clock
         self._memories = memories
+        self._readers = readers
 
     async def gather(self, key: Key) -> Gathered | None:
         """Read one registry; None when it is gone or going. Raises `ApiError` and `Unreadable`: try again."""
@@ -109,6 +112,7 @@ class Gatherer:
             commands=commands_of(found.meta.annotations),
             fallback=spec.fallback if spec else None,
             projection=self._projection(memory, found.meta, spec),
+            usage=self._readers.usage(found.meta, status),
         )
         # Of what stands for content that could not be read too: nobody may have agreed to it yet.
         if spec is not None:

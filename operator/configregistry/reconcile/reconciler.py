@@ -18,6 +18,7 @@ from configregistry.reconcile.memory import Key, Memories
 from configregistry.reconcile.queue import LAST_RETRY, WorkQueue
 from configregistry.reconcile.sources import Unreadable
 from configregistry.reconcile.triggers import Triggers
+from configregistry.reconcile.usage import Readers
 from configregistry.rollout.machine import decide
 from configregistry.telemetry.metrics import Metrics
 
@@ -45,6 +46,7 @@ class Reconciler:
         triggers: Triggers,
         clock: Clock,
         metrics: Metrics,
+        readers: Readers,
     ) -> None:
         self._queue = queue
         self._gatherer = gatherer
@@ -55,6 +57,7 @@ class Reconciler:
         self._triggers = triggers
         self._clock = clock
         self._metrics = metrics
+        self._readers = readers
         self._rolling: set[Key] = set()
 
     async def work(self) -> None:
@@ -107,14 +110,14 @@ class Reconciler:
             await self._actor.record(gathered)
             return 0.0
         tidied = await self._actor.tidy(gathered)
-        wakes = [decision.wake_in] if decision.wake_in is not None else []
+        wakes = [self._readers.look_in(gathered.object.meta, gathered.status)]
+        wakes += [decision.wake_in] if decision.wake_in is not None else []
         wakes += [] if tidied else [TIDY_RETRY]
         if gathered.unread:
             # Asked again with a growing delay; time goes on for a candidate all the same.
-            if wakes:
-                self._queue.add_after(key, min(wakes))
+            self._queue.add_after(key, min(wakes))
             raise Unreadable(gathered.unread)
-        return min(wakes, default=None)
+        return min(wakes)
 
     def _again(self, key: Key, error: ConfigRegistryError) -> None:
         """Have a registry tried again after a failure: soon, where a rollback may be waiting for it."""
@@ -141,4 +144,5 @@ class Reconciler:
             self._runner.forget(memory.rollout)
         self._consent.forget(key)
         self._queue.forget(key)
+        self._readers.forget(key)
         self._rolling.discard(key)

@@ -43,6 +43,11 @@ class Interests:
     def __init__(self) -> None:
         self._by_key: dict[Key, dict[Interest, None]] = {}
 
+    @property
+    def keys(self) -> Collection[Key]:
+        """The registries that somebody is interested in."""
+        return self._by_key.keys()
+
     def listen(self, keys: Iterable[Key], told: Callable[[], None]) -> Interest:
         """Have `told` called right behind each publication that changes one of these.
 

@@ -19,6 +19,7 @@ from configregistry.serve.ofrep import Events, Ofrep
 from configregistry.serve.ranges import Ranges
 from configregistry.serve.reads import Reads
 from configregistry.serve.routes import Routes
+from configregistry.serve.usage import Usage
 from configregistry.serve.versions import Versions
 from configregistry.serve.view import Views
 from configregistry.serve.waits import Waits
@@ -54,7 +55,11 @@ class Service:
         hydrator.subscribe(self.watches.published)
         self.ofrep_events = Events(hydrator, self.interests, observer)
         self.ofrep = Ofrep(self.views, self.cache, self.waits, self.ofrep_events)
-        self.consumers = Consumers(hydrator.snapshot, clock or SystemClock())
+        clock = clock or SystemClock()
+        watched = (lambda: self.interests.keys, lambda: self.watches.watched)
+        self.usage = Usage(hydrator.snapshot, clock.monotonic, watched)
+        hydrator.subscribe(self.usage.published)
+        self.consumers = Consumers(hydrator.snapshot, clock, reads=self.usage.reads)
         hydrator.subscribe(self.consumers.published)
         self.consumer_room = ConsumerRoom(self.consumers, self.views)
         routes = [
@@ -66,4 +71,4 @@ class Service:
             *self.consumer_room.routes(),
             *openapi.routes(),
         ]
-        self.routes = Routes(routes if hot_keys is None else hot_keys.over(routes))
+        self.routes = Routes(self.usage.over(routes if hot_keys is None else hot_keys.over(routes)))

@@ -304,6 +304,9 @@ class Metrics:
             "Of asking all replicas for their consumers",
             WORK_BUCKETS,
         )
+        self.unused = Gauge(
+            "configregistry_unused_registries", "Registries that nobody has read for --unused-after", registry=registry
+        )
         self.queue_depth = Gauge("configregistry_queue_depth", "Names that wait to be reconciled", registry=registry)
         self.switch_errors = counter(
             "hot_reload_switch_errors_total",

@@ -12,11 +12,13 @@
 | roster | one registry's consumers, as this replica knows them |
 | known | all rosters: TTLs, the exchange with the leader (`model.reports` has its shapes and the merge) |
 | encoded | consumers as JSON, with an ETag that ages do not change |
+| news | errors that are new, for which the leader does not wait until its next round |
 | events | streams of who comes and goes |
 | room | the routes |
 
 A heartbeat stays in the replica that got it; every replica learns of all others' by the leader's
-list, which is given to each every 2 s. So what another replica heard is known some 4 s later.
+list, which is given to each every 2 s, or sooner where an error is new. So what another replica heard
+is known some 4 s later.
 
 It must never decide anything about a rollout: health checks ask the leader's list.
 """

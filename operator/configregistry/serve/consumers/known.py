@@ -21,8 +21,10 @@ from typing import Final
 
 from configregistry.clock import Clock
 from configregistry.kube.objects import Key
+from configregistry.model.reads import Read
 from configregistry.model.reports import Exchange, Gone, ReplicaReports, Report
 from configregistry.serve.consumers.heartbeat import Heartbeat
+from configregistry.serve.consumers.news import News
 from configregistry.serve.consumers.roster import Entry, Roster
 from configregistry.serve.waits import Later, Timer
 from configregistry.state import Registry, Snapshot
@@ -34,7 +36,10 @@ STALE_ITEMS: Final = 1024
 
 
 class Consumers:
-    """What this process knows of consumers. `replica` names it to the leader: random, so a restart is another."""
+    """What this process knows of consumers. `replica` names it to the leader: random, so a restart is another.
+
+    `reads` gives what was read here (`serve.usage`): all of it, or of late. None: nobody here knows.
+    """
 
     def __init__(
         self,
@@ -43,10 +48,13 @@ class Consumers:
         *,
         replica: str | None = None,
         later: Later | None = None,
+        reads: Callable[[bool], list[Read]] | None = None,
     ) -> None:
         self.replica = replica or secrets.token_hex(8)
         self.now = clock.monotonic
         self.later = later or (lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call))
+        self.news = News(self.later)
+        self._reads = reads
         self._snapshot = snapshot
         self._rosters: dict[Key, Roster] = {}
         self._heap: list[tuple[float, int, Roster, Entry]] = []
@@ -71,7 +79,10 @@ class Consumers:
 
     def beat(self, roster: Roster, name: str, said: Heartbeat, owner: str) -> tuple[Entry, bool]:
         """Take a heartbeat; gives the consumer, and whether it is new. Raises `Problem` 409, 429."""
+        known = roster.entries.get(name)
+        before = known.observed if known is not None else None
         entry, new = roster.beat(name, said, owner, self.now())
+        self.news.heard(before, entry.observed)
         self._watch(roster, entry)
         self._arm()
         return entry, new
@@ -90,7 +101,11 @@ class Consumers:
             taking.take(given.merged)
             taking.take_gone(given.gone)
             taking.end()
-        return self.stated(heard=given.merged is None)
+        return self.stated(heard=given.merged is None, reads=given.reads)
+
+    async def newer(self, known: int, seconds: float) -> bool:
+        """Wait for an error that is new beyond those that the leader knows of; gives whether there is one."""
+        return await self.news.after(known, seconds) != known
 
     def taking(self, age: float) -> Taking:
         """Begin to take a list that the leader made so many seconds ago. A later one puts an end to it."""
@@ -98,8 +113,11 @@ class Consumers:
         self.round += 1
         return Taking(self, self.now() - age, self.round)
 
-    def stated(self, *, heard: bool) -> ReplicaReports:
-        """Give what this replica states; with `heard` also what it knows from the last list."""
+    def stated(self, *, heard: bool, reads: bool = False) -> ReplicaReports:
+        """Give what this replica states; with `heard` also what it knows from the last list.
+
+        With `reads`, or for a leader that has no list, all that was read.
+        """
         self.settle()
         now = self.now()
         rosters = self._rosters.values()
@@ -108,6 +126,8 @@ class Consumers:
             [report for roster in rosters for report in roster.reports(now, own=True)],
             [gone for roster in rosters for gone in roster.gone(now)],
             [report for roster in rosters for report in roster.reports(now, own=False)] if heard else [],
+            self.news.count,
+            None if self._reads is None else self._reads(heard or reads),
         )
 
     # For whoever else.

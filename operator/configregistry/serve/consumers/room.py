@@ -1,4 +1,4 @@
-"""The routes: heartbeats, who is there, and the leader's exchange.
+"""The routes: heartbeats, who is there, the leader's exchange and what it waits for between two of them.
 
 Writes need `update configregistries/consumers` of that registry, reads and streams `get` of it. The
 exchange changes what every registry's readers see, so it needs `update
@@ -17,7 +17,15 @@ from typing import Final
 import msgspec
 import zstandard
 
-from configregistry.model.reports import EXCHANGE_PATH, Gone, ReplicaReports, Report
+from configregistry.model.reports import (
+    EXCHANGE_EVERY,
+    EXCHANGE_PATH,
+    NEWS_PATH,
+    Counted,
+    Gone,
+    ReplicaReports,
+    Report,
+)
 from configregistry.serve.consumers import encoded
 from configregistry.serve.consumers.events import Streams
 from configregistry.serve.consumers.heartbeat import MAX_INSTANCE, checked_id, owner, read_heartbeat
@@ -46,8 +54,12 @@ MAX_EXCHANGE: Final = 128 * 1024 * 1024
 SLICE: Final = 250
 """Consumers of a list that are taken in one turn of the event loop, about 0.6 ms: reads go on in between."""
 
+MAX_HELD: Final = 5 * EXCHANGE_EVERY
+"""Seconds that a leader may wait for news."""
+
 _NONE: Final[frozenset[str]] = frozenset()
 _INSTANCE: Final = frozenset({"instance"})
+_NEWS: Final = frozenset({"replica", "known", "seconds"})
 _ASKS_EVENTS: Final = "text/event-stream"
 
 
@@ -57,6 +69,7 @@ class _Lists(msgspec.Struct):
     merged: list[msgspec.Raw] | None = None
     gone: list[msgspec.Raw] = []
     age: float = 0.0
+    reads: bool = False
 
 
 _lists = msgspec.json.Decoder(_Lists)
@@ -98,6 +111,7 @@ class Room:
             Route("PUT", one, self._beat, update_consumers),
             Route("DELETE", one, self._end, update_consumers),
             Route("POST", EXCHANGE_PATH, self._exchange, exchange_consumers, MAX_PACKED),
+            Route("GET", NEWS_PATH, self._news, exchange_consumers),
         ]
 
     def _list(self, request: Request, place: Place) -> Reply:
@@ -163,8 +177,19 @@ class Room:
                 taking.end()
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise bad_parameter("body", f"expected a leader's list ({error})") from None
-        answer: ReplicaReports = self._consumers.stated(heard=lists.merged is None)
-        return Response(HTTPStatus.OK, [("content-type", JSON), ("cache-control", "no-store")], _encode(answer))
+        answer: ReplicaReports = self._consumers.stated(heard=lists.merged is None, reads=lists.reads)
+        return Response(HTTPStatus.OK, _PRIVATE, _encode(answer))
+
+    async def _news(self, request: Request, _: Place) -> Response:
+        """Wait for an error that is new. A leader that speaks of another process's count is answered at once."""
+        params = Params(request)
+        params.allow(_NEWS)
+        known = _number(params, "known", 0.0, _MAX_COUNT)
+        seconds = _number(params, "seconds", 0.0, MAX_HELD)
+        consumers = self._consumers
+        if params.text("replica", MAX_INSTANCE) == consumers.replica:
+            await consumers.newer(int(known), seconds)
+        return Response(HTTPStatus.OK, _PRIVATE, _encode(Counted(consumers.replica, consumers.news.count)))
 
     def _roster(self, place: Place) -> tuple[Registry, Roster]:
         registry = self._views.registry(self._views.source.snapshot(), place.namespace, place.name)
@@ -172,6 +197,20 @@ class Room:
 
 
 _encode = msgspec.json.encode
+_PRIVATE: Final = [("content-type", JSON), ("cache-control", "no-store")]
+_MAX_COUNT: Final = 2.0**53
+
+
+def _number(params: Params, name: str, least: float, most: float) -> float:
+    """Give a parameter that must be there. Raises `Problem`."""
+    text = params.text(name, MAX_INSTANCE) or ""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not least <= number <= most:  # nor a NaN
+        raise bad_parameter(name, f"expected a number from {least:g} to {most:g}, got {text!r}")
+    return number
 
 
 def _sliced(items: list[msgspec.Raw]) -> Iterator[bytes]:

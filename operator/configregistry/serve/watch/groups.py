@@ -65,6 +65,11 @@ class Groups:
     def __len__(self) -> int:
         return len(self._standing)
 
+    @property
+    def keys(self) -> Collection[Key]:
+        """The registries that somebody follows, with those that decide on what is given of them."""
+        return self._by_key.keys()
+
     def concerned(self, changed: Collection[Key]) -> list[Group]:
         """Give the groups that depend on one of these registries."""
         groups: dict[Group, None] = {}

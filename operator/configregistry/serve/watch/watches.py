@@ -97,6 +97,11 @@ class Watches:
         """Whether it is known here what exists."""
         return self._views.source.ready
 
+    @property
+    def watched(self) -> Collection[Key]:
+        """The registries that streams follow."""
+        return self._groups.keys
+
     def snapshot(self) -> Snapshot:
         """Give the published state."""
         return self._views.source.snapshot()
