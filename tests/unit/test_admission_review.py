@@ -211,12 +211,9 @@ async def test_a_projection_onto_somebody_elses_is_warned_of(world: World) -> No
 
 async def test_policies_warn_and_are_what_the_advice_goes_by(world: World) -> None:
     class Strict:
-        def effective(self, namespace: str, rollout: RolloutSpec) -> RolloutSpec | None:
+        async def look(self, namespace: str, rollout: RolloutSpec) -> tuple[RolloutSpec | None, tuple[str, ...]]:
             assert namespace == "shop"
-            return rollout.__class__()
-
-        def findings(self, namespace: str, rollout: RolloutSpec) -> list[str]:
-            return [f"spec.rollout.bake: {rollout.bake}: policy strict wants 10m"]
+            return rollout.__class__(), (f"spec.rollout.bake: {rollout.bake}: policy strict wants 10m",)
 
     spec = {**GOOD, "rollout": {"bake": "1m"}}
     assert len((await world.answer(created(spec))).warnings) == 1

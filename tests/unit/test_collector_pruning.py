@@ -26,6 +26,11 @@ class Told:
     def subscribe(self, _news: object) -> None:
         pass
 
+    subscribe_reads = subscribe
+
+    def last_read(self, *_owner: str) -> float | None:
+        return None
+
     def reported(self, *owner: str) -> Collection[int] | None:
         self.asked.add(cast("tuple[str, str, str]", owner))
         return self.versions

@@ -223,7 +223,7 @@ def test_who_comes_back_to_a_snapshot_is_not_told_again_of_what_it_has(served: S
     sink.stuck = True
     number = 0
     while sink.pending <= MAX_PENDING:
-        served.put(f"c{number:03}", labels={"a": "x" * 2000}, ttlSeconds=1000)
+        served.put(f"c{number:03}", labels={f"a{part}": "x" * 63 for part in range(31)}, ttlSeconds=1000)
         served.time.advance(0.0)
         number += 1
     served.put("unheard", ttlSeconds=1000)
