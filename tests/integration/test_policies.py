@@ -157,6 +157,13 @@ async def test_a_label_that_names_no_policy_is_told(there: Client, platform: Pla
     assert condition(refused, "Stalled")["message"].startswith(f"label {LABEL_POLICY} of namespace {there.namespace}: ")
     await platform.label(there.namespace, None)
     await there.ready("mislabelled")
+    before = await there.get("mislabelled")
+    await platform.label(there.namespace, platform.name("typo"))
+    await there.apply("witness", data={"a": 1})
+    await there.steady("witness", Stalled=INVALID)
+    assert await there.get("mislabelled") == before, "who is steady is left in peace"
+    await platform.label(there.namespace, None)
+    await there.ready("witness")
 
 
 async def test_steps_beyond_the_limit_are_refused_until_somebody_gives_way(there: Client, platform: Platform) -> None:

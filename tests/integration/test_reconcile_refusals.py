@@ -24,6 +24,12 @@ def check(**fields: Any) -> dict[str, Any]:
     return rollout(checks=[{"name": "alive", **fields}])
 
 
+def doubling(levels: int) -> dict[str, Any]:
+    """A schema each level of which doubles the time."""
+    defs = {f"n{n}": {"allOf": [{"$ref": f"#/$defs/n{n + 1}"}] * 2} for n in range(levels)}
+    return {"$defs": {**defs, f"n{levels}": {"type": "object"}}, "$ref": "#/$defs/n0"}
+
+
 BY_CONTROLLER: dict[str, tuple[dict[str, Any], str]] = {
     "key with a blank": ({"data": {"a b": 1}}, "spec.data['a b']"),
     "key that begins with a dot": ({"data": {".a": 1}}, "spec.data['.a']"),
@@ -42,6 +48,17 @@ BY_CONTROLLER: dict[str, tuple[dict[str, Any], str]] = {
     "data that breaks the schema": (
         {"data": {"a": "text"}, "schema": {"properties": {"a": {"type": "integer"}}}},
         "spec.data['a']: does not fit spec.schema",
+    ),
+    "data that breaks a schema with references": (
+        {
+            "data": {"a": "text"},
+            "schema": {"$defs": {"n": {"type": "integer"}}, "properties": {"a": {"$ref": "#/$defs/n"}}},
+        },
+        "spec.data['a']: does not fit spec.schema",
+    ),
+    "schema that would take for ever": (
+        {"data": {"a": 1}, "schema": doubling(60)},
+        "spec.schema: expected one that is compared with the data in 10 s",
     ),
     "pin of a version that is not there": ({"data": {"a": 1}, "pinnedVersion": 99}, "spec.pinnedVersion: 99"),
     "key of a ConfigMap": (

@@ -17,6 +17,7 @@ from configregistry.admission.quick import is_surely_content
 from configregistry.errors import FieldError
 from configregistry.model import content, schema
 from configregistry.model.spec import Spec, parse_spec
+from configregistry.reconcile import EXAMINERS
 from configregistry.reconcile.sources import examine_checks
 from configregistry.rollout.plan import plan_of
 
@@ -26,7 +27,7 @@ STEPS = [{"setWeight": 10}, {"pause": {"duration": "1m"}}]
 
 
 def of(**spec: Any) -> Findings:
-    return rules.findings(json.dumps(spec).encode())
+    return rules.findings(json.dumps(spec).encode(), EXAMINERS)
 
 
 def rollout(**fields: Any) -> Findings:

@@ -20,6 +20,8 @@ OLDEST: Final = 10.0
 """Seconds: an older list refuses nothing."""
 FIRST_LIST: Final = 0.5
 """Seconds that are waited for a first list."""
+WHOSE: Final = 1.0
+"""Seconds for the question whether the whole namespace goes."""
 _NAMED: Final = 3
 
 Consumers = Callable[[str, str, str], Awaitable[Known]]
@@ -33,6 +35,9 @@ class Verdict(NamedTuple):
 
     refusal: str = ""
     doubts: tuple[str, ...] = ()
+
+
+UNKNOWN: Final = Verdict(doubts=("nobody could say in time whether somebody still reads it",))
 
 
 async def judge(request: Request, consumers: Consumers | None, going: Going) -> Verdict:
@@ -54,8 +59,12 @@ async def judge(request: Request, consumers: Consumers | None, going: Going) -> 
     if not known.consumers:
         silent = ", ".join(sorted(known.errors))
         return Verdict(doubts=(f"{silent} did not answer: consumers there are not known",) if silent else ())
-    if await going(request.namespace):
-        return Verdict()
+    try:
+        async with asyncio.timeout(WHOSE):
+            if await going(request.namespace):
+                return Verdict()
+    except TimeoutError:
+        pass  # not known is no yes; whoever deletes a namespace asks again
     return Verdict(_refusal([each.id for each in known.consumers]))
 
 

@@ -19,7 +19,7 @@ from configregistry.model.names import MAX_CONTENT_BYTES, MAX_KEYS, is_key
 
 _DOUBTFUL: Final = re.compile(rb"[0-9]{16}|[0-9][eE][0-9+-]")
 """Numbers that canonical JSON writes otherwise, or that may be too large; in a string it only costs time."""
-_PLAIN_FROM: Final = 1e-6
+_PLAIN_FROM: Final = 1e-4
 _PLAIN_TO: Final = 1e15
 """Doubles between these are written without an exponent, and by everybody with the same digits."""
 _DEEP: Final = 50
@@ -35,11 +35,10 @@ def is_surely_content(data: Mapping[str, Any]) -> bool:
     for key, value in data.items():
         (sure if _is_sure(value) else unsure)[key] = value
     try:
-        rest = len(content.build(unsure).json)
-    except FieldError:
+        # Of what is sure, canonical JSON differs in its order, and says 1 for 1.0: it is not longer.
+        return len(msgspec.json.encode(sure)) + len(content.build(unsure).json) <= MAX_CONTENT_BYTES
+    except (FieldError, UnicodeEncodeError):
         return False
-    # Of what is sure, canonical JSON differs in its order, and says 1 for 1.0: it is not longer.
-    return len(msgspec.json.encode(sure)) + rest <= MAX_CONTENT_BYTES
 
 
 def _is_sure(value: Any) -> bool:

@@ -123,6 +123,9 @@ class Reviewer:
         # First, for it may take time; the rules then take this thread's processor.
         others, effective = await self._in_time(self._others(request, spec), ((), None))
         found = rules.judged(spec, self._examiners, effective)
+        if spec.pinned_version is not None:
+            # The controller follows a pin whatever else the spec says (rollout.intent): it is the way back.
+            found = Findings(warnings=(*found.errors, *found.warnings))
         return _told(found.plus(warnings=() if found.errors else others))
 
     async def _others(self, request: Request, spec: Spec) -> tuple[tuple[str, ...], RolloutSpec | None]:
@@ -134,7 +137,7 @@ class Reviewer:
         return (*warned, *against), effective
 
     async def _deleted(self, request: Request) -> Answer:
-        verdict, missed = await self._in_time(self._leaving(request), (guard.Verdict(), ()))
+        verdict, missed = await self._in_time(self._leaving(request), (guard.UNKNOWN, ()))
         warned = Findings(warnings=(*verdict.doubts, *missed)).shown().warnings
         if verdict.refusal:
             return Answer(allowed=False, warnings=warned, message=verdict.refusal, code=HTTPStatus.FORBIDDEN)

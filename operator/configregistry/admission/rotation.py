@@ -140,10 +140,12 @@ class Rotation:
         self._served: Pair | None = None
         self._trusted_since: tuple[Pair, float] | None = None
         self._failure = ""
+        self._failed = False
 
     async def run(self) -> None:
         """Run rounds until cancelled; nothing that goes wrong ends them."""
         while True:
+            self._failed = False
             try:
                 await self.round()
             except (Conflict, AlreadyExists):
@@ -153,7 +155,7 @@ class Rotation:
                 self._told(error)
             else:
                 wait = EVERY
-                self._failure = ""
+                self._failure = self._failure if self._failed else ""
             await self._sleep(wait * (0.75 + self._spread() / 2))
 
     async def round(self) -> None:
@@ -237,7 +239,7 @@ class Rotation:
 
     def _told(self, error: Exception) -> None:
         """Say what goes wrong, once."""
-        text = str(error)
+        text, self._failed = str(error), True
         if text != self._failure:
             self._failure = text
             expected = isinstance(error, ApiError)

@@ -71,8 +71,10 @@ def _content(spec: Spec) -> Iterator[FieldError]:
             yield from _each_key(spec, error)
     if spec.schema is None:
         return
+    # Comparing that may take for ever is left to the controller, which does it in a process of its own.
+    costly = schema.is_costly(spec.schema)
     try:
-        schema.check(spec.schema, spec.data)
+        schema.compiled(spec.schema) if costly else schema.check(spec.schema, spec.data)
     except FieldError as error:
         # A key that the schema wants may be in a ConfigMap; that the schema itself is none depends on nobody.
         if not spec.data_from or error.field == "spec.schema":

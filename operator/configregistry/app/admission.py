@@ -29,6 +29,7 @@ from configregistry.clock import Clock
 from configregistry.handlers import settings as kopf_settings
 from configregistry.handlers import webhook
 from configregistry.handlers.thread import KopfThread
+from configregistry.health import Known
 from configregistry.kube.client import Api
 from configregistry.kube.namespaces import is_going
 from configregistry.reconcile import EXAMINERS, Collector, Controller
@@ -36,6 +37,8 @@ from configregistry.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
+YOUNG: Final = 300.0
+"""Seconds after the start in which consumers of the process before may not have reported again."""
 BEHIND: Final = 60.0
 """Seconds without a watch after which what is not in memory is not called absent."""
 
@@ -120,10 +123,20 @@ class Admission:
             following.configmaps.store.get,
             self._controller.triggers.followers,
         )
+        collector, begun = self._collector, self._clock.monotonic()
+
+        async def consumers(namespace: str, name: str, uid: str) -> Known:
+            assert collector is not None
+            known = await collector.known(namespace, name, uid)
+            if self._settings.serves and not known.consumers and self._clock.monotonic() - begun < YOUNG:
+                # What was reported to the process before this one went with it.
+                return known._replace(errors={**known.errors, "this process, just started,": "consumers report again"})
+            return known
+
         return Reviewer(
             view,
             to_loop(asyncio.get_running_loop()),
-            consumers=self._collector.known if self._collector is not None else None,
+            consumers=consumers if collector is not None else None,
             going=going,
             examiners=EXAMINERS,
             policies=Limits(self._controller.policies),
@@ -135,6 +148,7 @@ def _names(settings: Settings) -> tuple[str, ...]:
     namespace, _, service = settings.webhook_service.partition("/")
     names = service_names(namespace, service) if service else ()
     with suppress(ValueError):
-        if not ip_address(settings.webhook_host).is_unspecified:
+        # API servers call a Service by its name, and the address of one pod is no other pod's.
+        if not names and not ip_address(settings.webhook_host).is_unspecified:
             names = (*names, settings.webhook_host)
     return names

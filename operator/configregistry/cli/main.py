@@ -5,6 +5,7 @@ Exit codes: 0 well, 1 refused or failed, 2 wrong usage, 3 timeout.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -27,6 +28,10 @@ PROGRAM = "configregistry"
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command; gives the exit code and has told any error on stderr."""
+    for name, value in list(os.environ.items()):
+        # Kubernetes tells pods of Services so: a Service configregistry-webhook is CONFIGREGISTRY_WEBHOOK_PORT.
+        if name.startswith(f"{PROGRAM.upper()}_") and re.match(r"(?:tcp|udp|sctp)://", value):
+            del os.environ[name]
     try:
         code = cli.main(arguments, prog_name=PROGRAM, standalone_mode=False)
     except ConfigRegistryError as error:
@@ -287,6 +292,15 @@ def serve_command(**options: Any) -> int:
     return _main(decides=False, **options)
 
 
+WEBHOOK_NEEDS_PORT = (
+    "webhook_service",
+    "webhook_secret",
+    "webhook_configuration",
+    "webhook_certificate",
+    "webhook_key",
+)
+
+
 def _main(host: str, log_format: str, log_level: str, allow_unauthenticated: bool = False, **options: Any) -> int:
     if options.get("auth") == "none" and not allow_unauthenticated and not _is_loopback(host):
         raise UsageError(
@@ -297,6 +311,8 @@ def _main(host: str, log_format: str, log_level: str, allow_unauthenticated: boo
         raise UsageError("--tls-certificate and --tls-key: expected both or neither")
     if options.get("webhook_port"):
         _check_webhook(options)
+    elif given := [name for name in WEBHOOK_NEEDS_PORT if options.get(name)]:
+        raise UsageError(f"--{given[0].replace('_', '-')}: expected --webhook-port beside it")
     if options.get("replicas") and options.get("replica_service"):
         raise UsageError("--replica and --replica-service: expected one of the two")
     logs.configure(log_format, log_level)

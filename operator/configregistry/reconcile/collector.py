@@ -212,6 +212,8 @@ class Collector:
                 read.update(owner[:2] for owner in self._reads.told(each.reports.reads, asked))
                 if whole:
                     self._whole[each.name] = each.reports.replica
+        # Pods come and go: who is not asked any more is not remembered.
+        self._whole = {each.name: self._whole[each.name] for each in answers if each.name in self._whole}
         if self._latest is not None:
             self._latest = self._latest._replace(reads=all(self._has_said(each) for each in answers))
         _call(self._read, read)

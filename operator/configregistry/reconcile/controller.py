@@ -75,7 +75,8 @@ class Controller:
         )
         self.triggers = Triggers(queue, versions)
         self.policies = Policies(watched.policies, watched.namespaces, cluster.fresh_policy, cluster.fresh_namespace)
-        wanted = Wanted(cluster, Sources(cluster.read_configmap), self.policies, self.triggers)
+        self._sources = Sources(cluster.read_configmap)
+        wanted = Wanted(cluster, self._sources, self.policies, self.triggers)
         self._consent = Consent(
             cluster, Validation(outbound, clock, queue.add), Hooks(outbound, clock, queue.add, cluster.tell)
         )
@@ -109,3 +110,4 @@ class Controller:
         """End the checks, and what is asked and told."""
         await self._runner.close()
         await self._consent.close()
+        await self._sources.close()

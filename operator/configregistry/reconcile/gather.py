@@ -111,7 +111,7 @@ class Gatherer:
             reports=self._reports(memory, rollout, status, plan),
             commands=commands_of(found.meta.annotations),
             fallback=spec.fallback if spec else None,
-            projection=self._projection(memory, found.meta, spec),
+            projection=self._projection(memory, found.meta, spec, status),
             usage=self._readers.usage(found.meta, status),
         )
         # Of what stands for content that could not be read too: nobody may have agreed to it yet.
@@ -205,9 +205,9 @@ class Gatherer:
         self._runner.watch(rollout, plan.checks, subject, StageKey.of(canary), max(0.0, since), elapsed)
         return self._runner.report(rollout)
 
-    def _projection(self, memory: Memory, meta: Meta, spec: Spec | None) -> str:
-        """Why spec.project cannot be followed; empty: it can."""
-        if spec is None or spec.project is None:
+    def _projection(self, memory: Memory, meta: Meta, spec: Spec | None, status: Status) -> str:
+        """Why spec.project cannot be followed; empty: it can, or there is nothing yet to keep."""
+        if spec is None or spec.project is None or status.stable is None:
             return ""
         present = self._cluster.configmap((meta.namespace, spec.project.config_map))
         return conflict(meta.key, meta.uid, spec, present, memory.projected)

@@ -11,7 +11,7 @@ from configregistry.model import conditions
 from configregistry.model.content import Content
 from configregistry.model.policy import Policy
 from configregistry.model.spec import Spec, parse_spec
-from configregistry.model.status import Status
+from configregistry.model.status import Canary, Stable, Status
 from configregistry.reconcile import hooks, links, validation
 from configregistry.reconcile.cluster import Cluster
 from configregistry.reconcile.memory import Key, Memory
@@ -70,17 +70,22 @@ class Wanted:
             memory.plan = planned.plan
         # Without one of its policies a plan lacks checks: the last whole one watches a candidate better.
         plan = memory.plan or planned.plan
-        problem = planned.problem or _examined(spec) or links.fallback_ring(key, spec, self._cluster.registry)
+        problem = planned.problem if planned.plan is None else None
+        problem = problem or _examined(spec) or links.fallback_ring(key, spec, self._cluster.registry)
         if problem is not None:
             return Asked(spec, plan, problem)
         try:
             content = await self._content(key, memory, found, spec, revisions)
         except Unreadable as error:
-            return Asked(spec, plan, _instead(memory, spec, status, error), str(error), planned.policies)
+            stands = planned.problem or _instead(memory, spec, status, error)
+            return Asked(spec, plan, stands, str(error), planned.policies)
         ring = links.dependency_ring(key, spec, self._cluster.registry)
-        # Dependencies hold starts, and this one has started.
-        out = status.canary is not None and isinstance(content, Content) and content.hash == status.canary.hash
-        return Asked(spec, plan, content if ring is None or out else ring, "", planned.policies)
+        # A policy that is gone holds what begins or goes on, dependencies hold starts only.
+        if planned.problem is not None and not (status.canary is None and _is_of(content, status.stable)):
+            content = planned.problem
+        elif ring is not None and not _is_of(content, status.canary):
+            content = ring
+        return Asked(spec, plan, content, "", planned.policies)
 
     async def _content(
         self,
@@ -114,6 +119,10 @@ def _examined(spec: Spec) -> Problem | None:
     except FieldError as error:
         return Problem(conditions.INVALID_SPEC, str(error))
     return None
+
+
+def _is_of(content: Content | Problem, part: Stable | Canary | None) -> bool:
+    return part is not None and isinstance(content, Content) and content.hash == part.hash
 
 
 def _recorded(content_hash: str, revisions: Iterable[RevisionObject]) -> bool:

@@ -108,7 +108,9 @@ def overdue(canary: Canary, plan: Plan, obs: Observation, elapsed: float) -> str
     if over_for < plan.progress_deadline:
         return None
     limit = format_duration(plan.progress_deadline)
-    return cut(f"check {', '.join(missing)}: no Pass within progressDeadline {limit} after the step's pauses")
+    told = [f"{state.name}: {_said(state)}" for state in canary.checks if state.name in missing and state.last_at]
+    last = f"; last: {'; '.join(told)}" if told else ""
+    return cut(f"check {', '.join(missing)}: no Pass within progressDeadline {limit} after the step's pauses{last}")
 
 
 def off_course(canary: Canary, plan: Plan) -> bool:

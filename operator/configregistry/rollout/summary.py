@@ -140,7 +140,8 @@ def _stalled_row(status: Status, obs: Observation, intent: Intent) -> Said | Non
     if obs.plan is None and intent.wish not in (Wish.PROBLEM, Wish.PINNED):
         return Said(STALLED[c.INVALID_SPEC], "spec.rollout could not be read")
     if intent.wish is Wish.VETOED:
-        return Said(STALLED[c.HOOK_VETOED], obs.hook_message or "a PreRollout hook said no")
+        why = obs.hook_message or "a PreRollout hook said no"
+        return Said(STALLED[c.HOOK_VETOED], f"{why}; change the content or a PreRollout hook")
     if obs.projection:
         return Said(STALLED[c.PROJECTION_CONFLICT], obs.projection)
     if intent.rejected is not None:
