@@ -602,7 +602,7 @@ async def test_a_veto_is_a_row_of_the_conditions_and_an_edit_begins_again() -> N
     vetoed = world.status
     assert vetoed.canary is None
     message = next(each.message for each in vetoed.conditions if each.type == READY)
-    assert message == "spec.hooks[0] (warm): no and no"
+    assert message == "spec.hooks[0] (warm): no and no; change the content or a PreRollout hook"
     assert world.writes == 2  # it is the candidate; it is vetoed
     await world.hooks.close()
     world.restart()

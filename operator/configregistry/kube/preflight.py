@@ -200,7 +200,7 @@ async def _may(api: Api, namespace: str | None, need: Need) -> bool:
 def _missing(api: Api, kind: Resource) -> MissingCrdError:
     return MissingCrdError(
         f"the cluster at {api.host} does not know {kind}/{VERSION}: install the "
-        f"configregistry-crds chart, or kubectl apply --server-side -f crds/{kind.plural}.yaml"
+        "configregistry-crds chart, or kubectl apply --server-side -f crds/"
     )
 
 

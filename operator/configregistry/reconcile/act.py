@@ -6,9 +6,11 @@ comes after it (events, marks, pruning) may be lost without harm, and none of it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
+from typing import Any, Final
 
 import structlog
 
@@ -28,6 +30,13 @@ Reported = Callable[[str, str, str], Collection[int] | None]
 """The versions that consumers of a registry (namespace, name, UID) run with; None while nobody can say."""
 
 _log = structlog.get_logger(__name__)
+
+
+PROJECT_FIRST: Final = 25.0
+PROJECT_LAST: Final = 900.0
+"""Seconds between tries of a projection that the API server refuses."""
+PROJECTING: Final = 8
+"""Projections that are written at once."""
 
 
 class Actor:
@@ -50,6 +59,15 @@ class Actor:
         self._reported = reported
         self._again = again
         self._projector = Projector(cluster)
+        self._projecting: dict[Key, asyncio.Task[None]] = {}
+        self._places = asyncio.Semaphore(PROJECTING)
+
+    async def close(self) -> None:
+        """End what is being written beside the decisions."""
+        tasks = list(self._projecting.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def record(self, gathered: Gathered) -> None:
         """Make the content a version; it is named in status by the next decision only."""
@@ -137,10 +155,33 @@ class Actor:
             return True  # its watch, or `_restore`, brings it
         meta = gathered.object.meta
         before, present = memory.projected, self._cluster.configmap((meta.namespace, spec.project.config_map))
-        memory.projected = await self._projector.project(meta, spec, stable, revision, present, before)
+        if before is not None and before.still(spec, stable, present):
+            return True
+        if _trouble(before) and self._clock.monotonic() < memory.project_after:
+            return False
+        running = self._projecting.get(meta.key)
+        if running is None or running.done():
+            # Never awaited: whoever admits ConfigMaps may hang, and a rollback of this registry may come meanwhile.
+            kept = self._projector.project(meta, spec, stable, revision, present, before)
+            self._projecting[meta.key] = asyncio.create_task(self._projected(gathered, kept))
+        return False
+
+    async def _projected(self, gathered: Gathered, kept: Coroutine[Any, Any, Projected | None]) -> None:
+        memory, key, before = gathered.memory, gathered.object.meta.key, gathered.memory.projected
+        try:
+            async with self._places:
+                memory.projected = await kept
+        except ApiError as error:
+            _log.warning("not all could be tidied", **_who(gathered), error=str(error))
+        finally:
+            del self._projecting[key]
+            kept.close()
+        # A right that is missing for 10,000 registries must not be asked for 300 times a second.
+        again = bool(_trouble(memory.projected))
+        memory.project_delay = min(PROJECT_LAST, max(PROJECT_FIRST, 2 * memory.project_delay)) if again else 0.0
+        memory.project_after = self._clock.monotonic() + memory.project_delay
         if _trouble(memory.projected) != _trouble(before):
-            self._again(meta.key)
-        return not _trouble(memory.projected)
+            self._again(key)
 
     async def _restore(self, gathered: Gathered) -> bool:
         """Make versions again that status names and a hand deleted, from the copies that are held."""

@@ -19,8 +19,9 @@ from configregistry.reconcile import links
 from configregistry.reconcile.cluster import Cluster
 from configregistry.reconcile.hooks import Hooks
 from configregistry.reconcile.memory import Key
-from configregistry.reconcile.validation import Validation
+from configregistry.reconcile.validation import PENDING, Validation
 from configregistry.reconcile.wanted import Asked
+from configregistry.rollout import gates
 from configregistry.rollout.intent import Wish, intent_of
 from configregistry.rollout.observation import Observation, Problem
 from configregistry.rollout.policy import limited
@@ -47,7 +48,7 @@ class Consent:
         key = meta.key
         obs = limited(status, obs, spec.rollout, *asked.policies)
         obs = self._validated(meta, spec, status, obs, revisions)
-        if spec.depends_on and intent_of(status, obs).wish is Wish.NEW:
+        if spec.depends_on and intent_of(status, obs).wish is Wish.NEW and not _trips(status, obs):
             obs = obs._replace(waiting_for=await self._waiting_for(key, spec))
         content_hash = obs.content.hash if obs.content is not None else ""
         deadline = obs.plan.progress_deadline if obs.plan is not None else inf
@@ -72,6 +73,7 @@ class Consent:
     def _validated(self, meta: Meta, spec: Spec, status: Status, obs: Observation, revisions: Revisions) -> Observation:
         content = obs.content
         if content is None:
+            self._validation.idle(meta.key)
             return obs
         if not content.json and self._validation.wants(meta.key, meta, spec, content.hash, status):
             content = content._replace(json=_recorded(content.hash, revisions))
@@ -79,12 +81,30 @@ class Consent:
                 problem = Problem(conditions.VALIDATOR_UNAVAILABLE, f"content {content.hash} is recorded, and damaged")
                 return obs._replace(content=None, problem=problem)
         refused = self._validation.verdict(meta.key, meta, spec, content, status)
+        if refused is PENDING:
+            refused = _said_before(meta, status) or refused
         return obs if refused is None else obs._replace(content=None, problem=refused)
 
     async def _waiting_for(self, key: Key, spec: Spec) -> tuple[str, ...]:
         """The dependencies that are not Ready for their present generation, asked by GET."""
         names = [each.name for each in spec.depends_on]
         return tuple([name for name in names if not links.is_ready(await self._cluster.fresh_registry((key[0], name)))])
+
+
+def _said_before(meta: Meta, status: Status) -> Problem | None:
+    """The refusal that the status tells of this very spec: a restart asks again, and is no news meanwhile."""
+    for each in status.conditions:
+        same = each.type == conditions.STALLED and each.observed_generation == meta.generation
+        if same and each.reason == conditions.INVALID_SPEC and each.message.startswith("spec.validators["):
+            return Problem(conditions.INVALID_SPEC, each.message)
+    return None
+
+
+def _trips(status: Status, obs: Observation) -> bool:
+    """Whether the candidate goes back now: that waits for nobody's answer."""
+    if status.canary is None or obs.plan is None:
+        return False
+    return gates.tripped(gates.count(status.canary, obs.plan, obs.reports), obs.plan) is not None
 
 
 def _recorded(content_hash: str, revisions: Revisions) -> bytes:

@@ -85,12 +85,12 @@ class Controller:
         gatherer = Gatherer(cluster, wanted, self._consent, self._runner, clock, memories, readers)
         # Without replicas nobody runs with anything; a collector that has not asked them yet knows of that.
         reported: Reported = collector.reported if collector else lambda *_: ()
-        actor = Actor(cluster, self._runner, clock, metrics, reported, queue.add)
+        self._actor = Actor(cluster, self._runner, clock, metrics, reported, queue.add)
         if collector is not None:
             collector.subscribe(lambda registries: self._runner.news("consumers", registries))
             collector.subscribe_reads(lambda read: self._look_at(readers.among(read)))
         self._reconciler = Reconciler(
-            queue, gatherer, actor, self._consent, self._runner, memories, self.triggers, clock, metrics, readers
+            queue, gatherer, self._actor, self._consent, self._runner, memories, self.triggers, clock, metrics, readers
         )
 
     def _look_at(self, registries: Iterable[Key]) -> None:
@@ -111,3 +111,4 @@ class Controller:
         await self._runner.close()
         await self._consent.close()
         await self._sources.close()
+        await self._actor.close()

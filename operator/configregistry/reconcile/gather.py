@@ -7,13 +7,15 @@ first version, before a pin, after a write that failed, and for whatever no watc
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from configregistry.clock import Clock, parse_timestamp
+from configregistry.errors import FieldError
 from configregistry.health import RolloutKey, Runner, StageKey, Subject
 from configregistry.kube.objects import Meta, RegistryObject, RevisionObject
 from configregistry.model.content import Content
-from configregistry.model.spec import Spec
+from configregistry.model.spec import Spec, parse_spec
 from configregistry.model.status import Status
 from configregistry.reconcile import belief
 from configregistry.reconcile.belief import Belief
@@ -22,7 +24,8 @@ from configregistry.reconcile.consent import Consent
 from configregistry.reconcile.memory import Key, Memories, Memory, Recorded
 from configregistry.reconcile.projection import conflict
 from configregistry.reconcile.usage import Readers
-from configregistry.reconcile.wanted import Wanted
+from configregistry.reconcile.wanted import Asked, Wanted
+from configregistry.rollout import gates
 from configregistry.rollout.commands import commands_of
 from configregistry.rollout.gates import stored_elapsed
 from configregistry.rollout.observation import CheckReport, Observation, Problem, VersionInfo
@@ -89,7 +92,9 @@ class Gatherer:
         revisions = self._cluster.revisions(key, memory.uid)
         believed = self._believed(memory, found, revisions)
         status = believed.status
-        asked = await self._wanted.of(key, memory, found, status, revisions)
+        asked = self._at_once(memory, found, status, rollout_key(key, status, memory.uid)) or await self._wanted.of(
+            key, memory, found, status, revisions
+        )
         spec, plan, content = asked.spec, asked.plan, asked.content
         pinned = spec.pinned_version if spec else None
         versions = await self._versions(key, memory, revisions, status, pinned)
@@ -119,11 +124,29 @@ class Gatherer:
             observation = await self._consent.asked(found.meta, asked, status, observation, revisions)
         return Gathered(found, memory, spec, believed, observation, revisions, rollout, now, asked.unread)
 
+    def _at_once(
+        self, memory: Memory, found: RegistryObject, status: Status, rollout: RolloutKey | None
+    ) -> Asked | None:
+        """What is known without asking anybody, where a check is over its limit: going back waits for no answer."""
+        canary, plan = status.canary, memory.plan
+        known = memory.content_key[:1] == (found.meta.generation,)  # the plan is that of this very spec
+        if rollout is None or canary is None or plan is None or not known or memory.rollout != rollout:
+            return None
+        if gates.tripped(gates.count(canary, plan, self._runner.report(rollout)), plan) is None:
+            return None
+        with suppress(FieldError):
+            told = "not read: a check is over its limit"
+            return Asked(parse_spec(found.spec), plan, Content(canary.hash, b"", 0), told, memory.policies)
+        return None
+
     async def _object(self, key: Key) -> RegistryObject | None:
         """The registry as it is to be decided about; None when it is gone or going."""
         seen = self._cluster.registry(key)
         if seen is None or seen.meta.terminating:
             return None
+        gone = self._memories.replaced(key, seen.meta.uid)
+        if gone is not None and gone.rollout is not None:
+            self._runner.forget(gone.rollout)
         memory = self._memories.of(key, seen.meta.uid)
         found = belief.newest(memory, seen)
         status = belief.readable(found.status, memory.uid)
@@ -193,6 +216,8 @@ class Gatherer:
             self._runner.forget(memory.rollout)
         memory.rollout = rollout
         canary = status.canary
+        if canary is not None and canary.failed:
+            memory.resumed = canary.step_started_at
         if rollout is None or canary is None or plan is None:
             return ()
         stable = status.stable.version if status.stable else None
@@ -201,7 +226,8 @@ class Gatherer:
         since = (self._clock.wall() - started).total_seconds() if started else 0.0
         # `promote` ends a wait by setting elapsed: such a time is not one that has passed.
         saved = self._clock.monotonic() - memory.saved_at if memory.saved_at is not None else 0.0
-        elapsed = 0.0 if canary.promoted else stored_elapsed(canary) + saved
+        anew = canary.promoted or memory.resumed == canary.step_started_at
+        elapsed = 0.0 if anew else stored_elapsed(canary) + saved
         self._runner.watch(rollout, plan.checks, subject, StageKey.of(canary), max(0.0, since), elapsed)
         return self._runner.report(rollout)
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from configregistry.health import RolloutKey
 from configregistry.kube.objects import RegistryObject, RevisionObject
 from configregistry.model.content import Content
+from configregistry.model.policy import Policy
 from configregistry.model.status import Status
 from configregistry.reconcile.projection import Projected
 from configregistry.rollout.observation import Problem, VersionInfo
@@ -57,11 +58,18 @@ class Memory:
     """The candidate whose checks are being made."""
     plan: Plan | None = None
     """The last valid plan: a candidate is still checked while spec.rollout is broken."""
+    policies: tuple[Policy, ...] = ()
+    """Those that it was made under: they hold while nobody can read them."""
     content_key: tuple[object, ...] = ()
     content: Content | Problem | None = None
     """What the spec last came to, and of which spec and sources. Without its JSON once it is recorded."""
     recorded: dict[int, Recorded] = field(default_factory=dict)
     """Versions recorded by this process that the reflector has not seen yet."""
+    resumed: str = ""
+    """The stage (its stepStartedAt) that stood still after a failed check: a resume counts from itself."""
+    project_delay: float = 0.0
+    project_after: float = 0.0
+    """Seconds between tries of a projection that is refused, and the monotonic time of the next."""
     projected: Projected | None = None
     """What the ConfigMap of spec.project was last seen to hold."""
     held: dict[int, RevisionObject] = field(default_factory=dict)
@@ -80,6 +88,11 @@ class Memories:
         if memory is None or memory.uid != uid:
             memory = self._of[key] = Memory(uid)
         return memory
+
+    def replaced(self, key: Key, uid: str) -> Memory | None:
+        """Forget the memory of another UID of this name; gives it."""
+        memory = self._of.get(key)
+        return self._of.pop(key) if memory is not None and memory.uid != uid else None
 
     def forget(self, key: Key) -> Memory | None:
         """The registry is gone; gives what was remembered of it."""

@@ -88,6 +88,12 @@ class Projected(NamedTuple):
     resource_version: str = ""
     trouble: str = ""
 
+    def still(self, spec: Spec, stable: Stable, present: MetaObject | None) -> bool:
+        """Whether the watch tells of the very object that was seen to be right."""
+        if spec.project is None or present is None:
+            return False
+        return self == _seen(Projected(spec.project.config_map, stable.version, stable.hash), present.meta)
+
 
 def examine_projection(spec: Spec) -> None:
     """Raise `FieldError` for a target that is a source: each write would be a change of content."""

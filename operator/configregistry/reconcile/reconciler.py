@@ -105,6 +105,9 @@ class Reconciler:
         decision = decide(gathered.status, gathered.observation)
         if decision.changed or gathered.belief.drifted:
             await self._actor.commit(gathered, decision)
+            if gathered.memory.written == gathered.status != decision.status:
+                _log.error("the API server drops fields of the status: the CRD is older than this program")
+                return TIDY_RETRY
             return 0.0
         if decision.record:
             await self._actor.record(gathered)

@@ -125,6 +125,12 @@ class Validation:
             asked.question = question
         return self._judged(asked, question, spec)
 
+    def idle(self, key: Key) -> None:
+        """There is nothing to ask about now; what was answered is kept."""
+        asked = self._of.get(key)
+        if asked is not None:
+            self._stop(asked)
+
     def forget(self, key: Key) -> None:
         """The registry is gone."""
         asked = self._of.pop(key, None)

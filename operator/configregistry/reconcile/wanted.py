@@ -65,9 +65,10 @@ class Wanted:
         try:
             planned = await self._policies.plan(key[0], spec.rollout)
         except Unreadable as error:
-            return Asked(spec, memory.plan, _instead(memory, spec, status, error), str(error))
+            wrong = _examined(spec) or links.fallback_ring(key, spec, self._cluster.registry)
+            return Asked(spec, memory.plan, wrong or _instead(memory, spec, status, error), str(error), memory.policies)
         if planned.problem is None:
-            memory.plan = planned.plan
+            memory.plan, memory.policies = planned.plan, planned.policies
         # Without one of its policies a plan lacks checks: the last whole one watches a candidate better.
         plan = memory.plan or planned.plan
         problem = planned.problem if planned.plan is None else None
@@ -83,7 +84,7 @@ class Wanted:
         # A policy that is gone holds what begins or goes on, dependencies hold starts only.
         if planned.problem is not None and not (status.canary is None and _is_of(content, status.stable)):
             content = planned.problem
-        elif ring is not None and not _is_of(content, status.canary):
+        elif ring is not None and not _is_of(content, status.canary) and not _ends(content, status):
             content = ring
         return Asked(spec, plan, content, "", planned.policies)
 
@@ -109,6 +110,11 @@ class Wanted:
         if isinstance(content, Content) and _recorded(content.hash, revisions.values()):
             memory.content = content._replace(json=b"")
         return content
+
+
+def _ends(content: Content | Problem, status: Status) -> bool:
+    """Whether it is the way back of a candidate that is out."""
+    return status.canary is not None and _is_of(content, status.stable)
 
 
 def _examined(spec: Spec) -> Problem | None:

@@ -29,8 +29,11 @@ def effective(check: CheckPlan, probe: Probe) -> Verdict:
     return _VERDICT_OF_NO_DATA[check.spec.no_data] if probe.verdict is Verdict.NO_DATA else probe.verdict
 
 
-def count(canary: Canary, plan: Plan, reports: tuple[CheckReport, ...]) -> Canary:
-    """The candidate with its checks' unsaved probes counted; counters of edited checks restart."""
+def count(canary: Canary, plan: Plan, reports: tuple[CheckReport, ...], *, keep: bool = False) -> Canary:
+    """The candidate with its checks' unsaved probes counted; counters of edited checks restart.
+
+    `keep`: those of checks that the plan lacks stay, since it may be less than what was asked for.
+    """
     known = {state.name: state for state in canary.checks}
     unsaved = {report.name: report.unsaved for report in reports}
     states = []
@@ -41,6 +44,9 @@ def count(canary: Canary, plan: Plan, reports: tuple[CheckReport, ...]) -> Canar
         for probe in unsaved.get(check.name, ()):
             state = _counted(state, effective(check, probe), probe)
         states.append(state)
+    if keep:
+        planned = {check.name for check in plan.checks}
+        states += [state for state in canary.checks if state.name not in planned]
     return msgspec.structs.replace(canary, checks=tuple(states))
 
 

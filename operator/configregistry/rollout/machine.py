@@ -31,7 +31,11 @@ def decide(status: Status, obs: Observation) -> Decision:
     current, elapsed = status, 0.0
     if status.canary is not None:
         elapsed = gates.elapsed_now(status, obs)
-        canary = gates.count(status.canary, obs.plan, obs.reports) if obs.plan else status.canary
+        canary = (
+            gates.count(status.canary, obs.plan, obs.reports, keep=obs.problem is not None)
+            if obs.plan
+            else status.canary
+        )
         current = replace(status, canary=replace(canary, elapsed=format_duration(elapsed)))
     kept = _kept(status, obs)
     current = _kept(current, obs)
