@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import json
 import selectors
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, cast
+from math import inf
+from typing import Any, Final, TypeVar, cast
 
-from configregistry.health import Finding, Kind, Means, Outbound, Question, Runner
+from configregistry.health import PROBES, Finding, Kind, Means, Outbound, Question, RolloutKey, Runner
+from configregistry.health.question import Workloads
 from configregistry.kube.client import Api
+from configregistry.kube.connection import Timeouts
 from configregistry.kube.events import Recorder
-from configregistry.kube.failures import AlreadyExists, ApiError, Conflict, NotFound, Unavailable
+from configregistry.kube.failures import AlreadyExists, ApiError, Conflict, Forbidden, NotFound, Unavailable
 from configregistry.kube.objects import (
     Meta,
     MetaObject,
@@ -31,9 +34,11 @@ from configregistry.kube.paths import CONFIGMAPS, REGISTRIES, REVISIONS
 from configregistry.model.status import Status, parse_status
 from configregistry.reconcile import Collector, Controller, Watched
 from configregistry.reconcile.queue import FIRST_RETRY
-from configregistry.rollout.observation import Note, Verdict
+from configregistry.rollout.observation import Note, Probe, Verdict
+from configregistry.rollout.plan import CheckPlan
 from configregistry.telemetry.metrics import Metrics
 
+T = TypeVar("T")
 SPACE: Final = "shop"
 NAME: Final = "checkout"
 LAG: Final = 0.02
@@ -42,6 +47,8 @@ ANSWER: Final = 0.004
 """Seconds that a request takes."""
 SLOW: Final = 3.0
 """Seconds that a slow one takes."""
+HANG: Final = Timeouts().total
+"""Seconds after which the client gives a request up that is not answered at all."""
 LATE: Final = {"late": FIRST_RETRY + 2.5 * ANSWER, "later": 0.35}
 """Seconds after which a write without an answer is carried out: between the next GET and PUT, or after both."""
 _BEGINNING: Final = datetime(2030, 1, 1, tzinfo=UTC)
@@ -71,6 +78,26 @@ class _Jumping(selectors.DefaultSelector):
         return super().select(0)
 
 
+def played(main: Coroutine[Any, Any, T]) -> T:
+    """What comes of it, in virtual time."""
+    loop = VirtualLoop()
+    try:
+        return loop.run_until_complete(main)
+    finally:
+        loop.close()
+
+
+async def until(true: Callable[[], object], limit: float = 100.0, every: float = 0.01) -> float:
+    """Seconds until something is true; infinite where it is not within the limit."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while not true():
+        if loop.time() - began > limit:
+            return inf
+        await asyncio.sleep(every)
+    return loop.time() - began
+
+
 class LoopClock:
     """The clock of a virtual loop; each process has an origin of its own, as `time.monotonic` has."""
 
@@ -94,9 +121,20 @@ class Fault:
 
 
 class FakeApi:
-    """Not an API server: as much of one as reconcile can see, with its rules of conflict."""
+    """Not an API server: as much of one as reconcile can see, with its rules of conflict.
 
-    def __init__(self, fault: Fault | None = None) -> None:
+    `ill(method, path)` names what is wrong with such requests: "" nothing, "hangs", "down" or "refused" (403).
+    `drops`: fields of the status that its CRD does not know.
+    """
+
+    def __init__(
+        self,
+        fault: Fault | None = None,
+        ill: Callable[[str, str], str] = lambda *_: "",
+        drops: frozenset[str] = frozenset(),
+    ) -> None:
+        self.ill = ill
+        self.drops = drops
         self.lag = LAG
         self.objects: dict[str, dict[str, Any]] = {}
         self.version = 100
@@ -133,7 +171,7 @@ class FakeApi:
         return await self._request("PUT", path, lambda: self._put_status(path, json.loads(body)))
 
     async def patch(self, path: str, body: bytes, *, kind: str = "", accept: str = "") -> bytes:
-        return await self._request("PATCH", path, lambda: self._annotate(path, json.loads(body)["metadata"]))
+        return await self._request("PATCH", path, lambda: self._merge(path, json.loads(body)))
 
     async def delete(self, path: str, *, uid: str | None = None, resource_version: str | None = None) -> bytes:
         return await self._request("DELETE", path, lambda: self.remove(path, uid, resource_version))
@@ -143,6 +181,7 @@ class FakeApi:
         fault = self.fault if self.fault is not None and self.fault.at == len(self.requests) else None
         kind = fault.kind if fault else ""
         await asyncio.sleep(ANSWER)
+        await self._suffer(self.ill(method, path), method)
         if kind == "kill-before":
             await self._die()
         if kind == "slow":
@@ -160,6 +199,15 @@ class FakeApi:
             raise Unavailable("a fault", outcome_unknown=method != "GET")
         await asyncio.sleep(ANSWER)
         return json.dumps(found).encode()
+
+    @staticmethod
+    async def _suffer(ill: str, method: str) -> None:
+        if ill == "hangs":
+            await asyncio.sleep(HANG)
+        if ill == "refused":
+            raise Forbidden("403")
+        if ill:
+            raise Unavailable(ill, outcome_unknown=method != "GET")
 
     @staticmethod
     def _late(act: Callable[[], Any]) -> None:
@@ -208,14 +256,24 @@ class FakeApi:
     def _put_status(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         place = path.removesuffix("/status")
         old = self._expect(place, body["metadata"])
-        status = parse_status(json.dumps(body["status"]).encode())
+        kept = {name: value for name, value in body["status"].items() if name not in self.drops}
+        if self.drops and kept == old.get("status"):
+            return old  # nothing has changed: no other resourceVersion, and no watch tells
+        status = parse_status(json.dumps(kept).encode())
         self.statuses.append((asyncio.get_running_loop().time(), status))
-        return self._store(place, {**old, "status": body["status"]})
+        return self._store(place, {**old, "status": kept})
 
-    def _annotate(self, path: str, wanted: dict[str, Any]) -> dict[str, Any]:
+    def _merge(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        wanted = body["metadata"]
         old = self._expect(path, wanted)
-        annotations = {**old["metadata"]["annotations"], **wanted["annotations"]}
-        return self._store(path, {**old, "metadata": {**old["metadata"], "annotations": annotations}})
+        meta = {**old["metadata"]}
+        for part in ("labels", "annotations"):
+            meta[part] = {**meta[part], **wanted.get(part, {})}
+        new = {**old, "metadata": meta}
+        if "data" in body:
+            data = {**old.get("data", {}), **body["data"]}
+            new["data"] = {name: text for name, text in data.items() if text is not None}
+        return self._store(path, new)
 
     def _store(self, place: str, new: dict[str, Any]) -> dict[str, Any]:
         old = self.objects.get(place)
@@ -229,7 +287,10 @@ class FakeApi:
 
     @property
     def status(self) -> Status:
-        return parse_status(json.dumps(self.objects[REGISTRY].get("status", {})).encode())
+        return self.status_of(NAME)
+
+    def status_of(self, name: str) -> Status:
+        return parse_status(json.dumps(self.objects[REGISTRIES.path(SPACE, name)].get("status", {})).encode())
 
     def versions(self) -> dict[int, str]:
         """Number -> hash."""
@@ -238,6 +299,7 @@ class FakeApi:
         return {each["revision"]: each["metadata"]["labels"]["configregistry.dev/hash"] for each in found}
 
 
+Probed = Callable[[RolloutKey, CheckPlan, Probe], None]
 LABEL: Final = "configregistry.dev/registry"
 REGISTRY: Final = REGISTRIES.path(SPACE, NAME)
 
@@ -269,24 +331,34 @@ class Process:
     """One life of the operator."""
 
     def __init__(
-        self, api: FakeApi, checks: Checks, origin: float, collector: Collector | None = None, outbound: Any = None
+        self,
+        api: FakeApi,
+        checks: Checks,
+        origin: float,
+        collector: Collector | None = None,
+        outbound: Any = None,
+        *,
+        workloads: Workloads | None = None,
+        workers: int = 2,
     ) -> None:
         self.notes = Notes()
         self._api = api
         self._loop = asyncio.get_running_loop()
         self._registries: dict[tuple[str, str], RegistryObject] = {}
         self._configmaps: dict[tuple[str, str], MetaObject] = {}
-        kind = Kind(checks.probe, lambda _check: 1.0, lambda _check, _subject, _field: None)
-        clock = LoopClock(origin)
+        self._kinds = {
+            "http": Kind(checks.probe, lambda _check: 1.0, lambda _check, _subject, _field: None),
+            "workload": PROBES["workload"],
+        }
+        self._means = Means(cast("Outbound", None), workloads=workloads)
+        self._clock = clock = LoopClock(origin)
         here = MetaObject(Meta(SPACE))
         self._controller = Controller(
             cast("Api", api),
             Watched(self._registries, self._configmaps, {}, {here.meta.key: here}),
             cast("Recorder", self.notes),
             outbound,
-            lambda changed, probed: Runner(
-                Means(cast("Outbound", None)), clock, changed, probed=probed, kinds={"http": kind}
-            ),
+            self._runner_of,
             clock,
             Metrics(env="", cluster=""),
             spread=lambda: 1.0,
@@ -297,7 +369,16 @@ class Process:
             self._take(place, None, each)
         api.watcher = self._watch
         self._controller.triggers.open(list(self._registries))
-        self._tasks = [asyncio.ensure_future(self._controller.work()) for _ in range(2)]
+        self._tasks = [asyncio.ensure_future(self._controller.work()) for _ in range(workers)]
+
+    def _runner_of(self, changed: Callable[[RolloutKey], None], probed: Probed) -> Runner:
+        self._runner = Runner(self._means, self._clock, changed, probed=probed, kinds=self._kinds)
+        return self._runner
+
+    @property
+    def checked(self) -> frozenset[RolloutKey]:
+        """The candidates whose checks are made."""
+        return self._runner.keys
 
     def _watch(self, place: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
         self._loop.call_later(self._api.lag, self._take, place, old, new)
