@@ -258,7 +258,9 @@ def test_users_do_not_get_past_the_api_server(own_cluster: Cluster) -> None:
         kubeconfig=own_cluster.user_kubeconfig("mallory"), check=False,
     )  # fmt: skip
     assert direct.returncode != 0
-    assert "bad certificate" in direct.stderr or "certificate required" in direct.stderr, direct.stderr
+    # Who is faster: the alert that says why, or the connection's end.
+    said = ("bad certificate", "certificate required", "broken pipe", "connection reset")
+    assert any(each in direct.stderr for each in said), direct.stderr
 
 
 # Nothing outlives, nothing is left

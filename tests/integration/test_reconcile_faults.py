@@ -8,7 +8,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from tests.cluster import KubeCluster
@@ -190,7 +190,16 @@ ROLE = {
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
     ],
 }
-"""All that an operator of one namespace needs."""
+"""All that an operator of one namespace needs in it."""
+AROUND: Final[dict[str, Any]] = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "ClusterRole",
+    "rules": [
+        {"apiGroups": ["configregistry.dev"], "resources": ["rolloutpolicies"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]},
+    ],
+}
+"""What it needs besides, in the whole cluster (of namespaces a right to its own is enough: test_policies)."""
 
 
 class Restricted:
@@ -202,6 +211,9 @@ class Restricted:
         self.user = f"operator-{namespace}"
         self.kubeconfig = cluster.user_kubeconfig(self.user)
         self.grant()
+        around = f"around-{namespace}"
+        cluster.kubectl("apply", "--filename=-", input=json.dumps({**AROUND, "metadata": {"name": around}}))
+        cluster.kubectl("create", "clusterrolebinding", around, f"--clusterrole={around}", f"--user={self.user}")
         cluster.kubectl(
             "create", "rolebinding", "operator", "--role=operator", f"--user={self.user}", f"--namespace={namespace}"
         )

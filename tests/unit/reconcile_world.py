@@ -123,7 +123,8 @@ class Fault:
 class FakeApi:
     """Not an API server: as much of one as reconcile can see, with its rules of conflict.
 
-    `ill(method, path)` names what is wrong with such requests: "" nothing, "hangs", "down" or "refused" (403).
+    `ill(method, path)` names what is wrong with such requests: "" nothing, "slow", "hangs", "down" or
+    "refused" (403).
     `drops`: fields of the status that its CRD does not know.
     """
 
@@ -202,6 +203,8 @@ class FakeApi:
 
     @staticmethod
     async def _suffer(ill: str, method: str) -> None:
+        if ill == "slow":
+            return await asyncio.sleep(SLOW)
         if ill == "hangs":
             await asyncio.sleep(HANG)
         if ill == "refused":
