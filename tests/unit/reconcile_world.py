@@ -203,13 +203,10 @@ class FakeApi:
 
     @staticmethod
     async def _suffer(ill: str, method: str) -> None:
-        if ill == "slow":
-            return await asyncio.sleep(SLOW)
-        if ill == "hangs":
-            await asyncio.sleep(HANG)
+        await asyncio.sleep({"slow": SLOW, "hangs": HANG}.get(ill, 0.0))
         if ill == "refused":
             raise Forbidden("403")
-        if ill:
+        if ill in ("hangs", "down"):
             raise Unavailable(ill, outcome_unknown=method != "GET")
 
     @staticmethod

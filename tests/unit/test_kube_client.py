@@ -496,7 +496,7 @@ class Cluster:
             MissingCrdError,
             "kubectl apply",
         ),
-        ({"known": web.json_response({"resources": []})}, MissingCrdError, "crds/configregistries"),
+        ({"known": web.json_response({"resources": []})}, MissingCrdError, "server-side -f crds/"),
         ({"known": web.Response(status=500)}, NoClusterError, "does not work"),
         ({"review": answer(403, "Forbidden")}, NoClusterError, "does not know who this is"),
     ],
