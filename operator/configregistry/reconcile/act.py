@@ -157,7 +157,9 @@ class Actor:
         before, present = memory.projected, self._cluster.configmap((meta.namespace, spec.project.config_map))
         if before is not None and before.still(spec, stable, present):
             return True
-        if _trouble(before) and self._clock.monotonic() < memory.project_after:
+        aim = Projected(spec.project.config_map, stable.version, stable.hash)
+        refused = before is not None and _trouble(before) and before._replace(trouble="") == aim
+        if refused and self._clock.monotonic() < memory.project_after:
             return False
         running = self._projecting.get(meta.key)
         if running is None or running.done():

@@ -44,6 +44,7 @@ class Consent:
         """The observation with what they say. Raises `ApiError`."""
         spec = asked.spec
         if spec is None:
+            self._validation.idle(meta.key)
             return obs
         key = meta.key
         obs = limited(status, obs, spec.rollout, *asked.policies)

@@ -70,7 +70,7 @@ class Controller:
         versions, memories = VersionIndex(), Memories()
         cluster = Cluster(api, watched.registries, versions, watched.configmaps, recorder)
         self._runner = make_runner(
-            lambda rollout: queue.add((rollout.namespace, rollout.registry)),
+            lambda rollout: self._probes_said((rollout.namespace, rollout.registry)),
             lambda _key, check, probe: metrics.checks.labels(check.name, probe.verdict.value).inc(),
         )
         self.triggers = Triggers(queue, versions)
@@ -82,7 +82,7 @@ class Controller:
         )
         readers = Readers(collector.last_read if collector else lambda *_: None, clock, unused_after)
         metrics.unused.set_function(lambda: len(readers))
-        gatherer = Gatherer(cluster, wanted, self._consent, self._runner, clock, memories, readers)
+        self._gatherer = Gatherer(cluster, wanted, self._consent, self._runner, clock, memories, readers)
         # Without replicas nobody runs with anything; a collector that has not asked them yet knows of that.
         reported: Reported = collector.reported if collector else lambda *_: ()
         self._actor = Actor(cluster, self._runner, clock, metrics, reported, queue.add)
@@ -90,12 +90,25 @@ class Controller:
             collector.subscribe(lambda registries: self._runner.news("consumers", registries))
             collector.subscribe_reads(lambda read: self._look_at(readers.among(read)))
         self._reconciler = Reconciler(
-            queue, gatherer, self._actor, self._consent, self._runner, memories, self.triggers, clock, metrics, readers
+            queue,
+            self._gatherer,
+            self._actor,
+            self._consent,
+            self._runner,
+            memories,
+            self.triggers,
+            clock,
+            metrics,
+            readers,
         )
 
     def _look_at(self, registries: Iterable[Key]) -> None:
         for key in registries:
             self._queue.add(key)
+
+    def _probes_said(self, registry: Key) -> None:
+        self._queue.add(registry)
+        self._gatherer.news(registry)
 
     @property
     def waiting(self) -> int:

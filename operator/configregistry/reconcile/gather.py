@@ -6,6 +6,7 @@ first version, before a pin, after a write that failed, and for whatever no watc
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final, NamedTuple
@@ -28,7 +29,7 @@ from configregistry.reconcile.wanted import Asked, Wanted
 from configregistry.rollout import gates
 from configregistry.rollout.commands import commands_of
 from configregistry.rollout.gates import stored_elapsed
-from configregistry.rollout.observation import CheckReport, Observation, Problem, VersionInfo
+from configregistry.rollout.observation import CheckReport, Observation, Problem, Usage, VersionInfo
 from configregistry.rollout.plan import Plan
 from configregistry.rollout.table import CHECKED, phase_of
 
@@ -62,6 +63,13 @@ class Gathered(NamedTuple):
         return self.belief.status
 
 
+class _Waiting(NamedTuple):
+    """A registry of which something is being asked: what ends that, and what `_at_once` is to be told."""
+
+    left: asyncio.Timeout
+    about: tuple[Memory, RegistryObject, Status, RolloutKey | None]
+
+
 class Gatherer:
     """Reads what a decision needs."""
 
@@ -82,9 +90,26 @@ class Gatherer:
         self._clock = clock
         self._memories = memories
         self._readers = readers
+        self._waiting: dict[Key, _Waiting] = {}
 
     async def gather(self, key: Key) -> Gathered | None:
         """Read one registry; None when it is gone or going. Raises `ApiError` and `Unreadable`: try again."""
+        try:
+            async with asyncio.timeout(None) as left:
+                return await self._gathered(key, left)
+        except TimeoutError:
+            # A check went over its limit meanwhile: what is known without asking will do.
+            return await self._gathered(key, None)
+        finally:
+            self._waiting.pop(key, None)
+
+    def news(self, key: Key) -> None:
+        """Probes said something: where the candidate goes back now, what is still being asked is left."""
+        waiting = self._waiting.get(key)
+        if waiting is not None and not waiting.left.expired() and self._at_once(*waiting.about) is not None:
+            waiting.left.reschedule(asyncio.get_running_loop().time())
+
+    async def _gathered(self, key: Key, left: asyncio.Timeout | None) -> Gathered | None:
         found = await self._object(key)
         if found is None:
             return None
@@ -92,9 +117,10 @@ class Gatherer:
         revisions = self._cluster.revisions(key, memory.uid)
         believed = self._believed(memory, found, revisions)
         status = believed.status
-        asked = self._at_once(memory, found, status, rollout_key(key, status, memory.uid)) or await self._wanted.of(
-            key, memory, found, status, revisions
-        )
+        about = (memory, found, status, rollout_key(key, status, memory.uid))
+        if left is not None:
+            self._waiting[key] = _Waiting(left, about)
+        asked = self._at_once(*about) or await self._wanted.of(key, memory, found, status, revisions)
         spec, plan, content = asked.spec, asked.plan, asked.content
         pinned = spec.pinned_version if spec else None
         versions = await self._versions(key, memory, revisions, status, pinned)
@@ -117,11 +143,10 @@ class Gatherer:
             commands=commands_of(found.meta.annotations),
             fallback=spec.fallback if spec else None,
             projection=self._projection(memory, found.meta, spec, status),
-            usage=self._readers.usage(found.meta, status),
+            usage=Usage() if memory.drops else self._readers.usage(found.meta, status),
         )
         # Of what stands for content that could not be read too: nobody may have agreed to it yet.
-        if spec is not None:
-            observation = await self._consent.asked(found.meta, asked, status, observation, revisions)
+        observation = await self._consent.asked(found.meta, asked, status, observation, revisions)
         return Gathered(found, memory, spec, believed, observation, revisions, rollout, now, asked.unread)
 
     def _at_once(

@@ -67,6 +67,8 @@ class Memory:
     """Versions recorded by this process that the reflector has not seen yet."""
     resumed: str = ""
     """The stage (its stepStartedAt) that stood still after a failed check: a resume counts from itself."""
+    drops: bool = False
+    """The API server does not keep what is told of the usage: its CRD is older than this program."""
     project_delay: float = 0.0
     project_after: float = 0.0
     """Seconds between tries of a projection that is refused, and the monotonic time of the next."""

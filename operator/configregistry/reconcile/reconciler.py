@@ -105,9 +105,13 @@ class Reconciler:
         decision = decide(gathered.status, gathered.observation)
         if decision.changed or gathered.belief.drifted:
             await self._actor.commit(gathered, decision)
-            if gathered.memory.written == gathered.status != decision.status:
-                _log.error("the API server drops fields of the status: the CRD is older than this program")
-                return TIDY_RETRY
+            memory = gathered.memory
+            if memory.written != decision.status:
+                if not memory.drops:
+                    _log.error("the API server drops fields of the status: the CRD is older than this program")
+                # Without them the rest is decided: neither a rollout nor a rollback waits for the CRD.
+                first, memory.drops = not memory.drops, True
+                return TIDY_RETRY if memory.written == gathered.status and not first else 0.0
             return 0.0
         if decision.record:
             await self._actor.record(gathered)
