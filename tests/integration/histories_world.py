@@ -154,7 +154,7 @@ class World:
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one check: GET /<registry>/<hash>."""
-        with suppress(OSError, asyncio.IncompleteReadError):
+        try:
             request = await reader.readuntil(b"\r\n\r\n")
             _, registry, content = request.split(b" ")[1].decode().split("/")
             status = self.answers[registry](content)
@@ -162,7 +162,10 @@ class World:
             if status:
                 writer.write(b"HTTP/1.1 %d told\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % status)
                 await writer.drain()
-        writer.close()
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
