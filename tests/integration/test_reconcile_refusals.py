@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.integration.running import Client, Operator, condition, said, stable
+from tests.schemas import doubling
 
 from configregistry.kube.failures import Invalid
 
@@ -22,12 +23,6 @@ def rollout(**fields: Any) -> dict[str, Any]:
 
 def check(**fields: Any) -> dict[str, Any]:
     return rollout(checks=[{"name": "alive", **fields}])
-
-
-def doubling(levels: int) -> dict[str, Any]:
-    """A schema each level of which doubles the time."""
-    defs = {f"n{n}": {"allOf": [{"$ref": f"#/$defs/n{n + 1}"}] * 2} for n in range(levels)}
-    return {"$defs": {**defs, f"n{levels}": {"type": "object"}}, "$ref": "#/$defs/n0"}
 
 
 BY_CONTROLLER: dict[str, tuple[dict[str, Any], str]] = {

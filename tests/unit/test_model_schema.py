@@ -7,16 +7,12 @@ import time
 from typing import Any
 
 import pytest
+from tests.schemas import doubling
 
 from configregistry.errors import FieldError
 from configregistry.model import schema
 
 REFERS: dict[str, Any] = {"$defs": {"n": {"type": "integer"}}, "properties": {"a": {"$ref": "#/$defs/n"}}}
-
-
-def doubling(levels: int) -> dict[str, Any]:
-    defs = {f"n{n}": {"allOf": [{"$ref": f"#/$defs/n{n + 1}"}] * 2} for n in range(levels)}
-    return {"$defs": {**defs, f"n{levels}": {"type": "object"}}, "$ref": "#/$defs/n0"}
 
 
 @pytest.mark.parametrize(
