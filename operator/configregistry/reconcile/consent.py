@@ -102,10 +102,7 @@ def _said_before(meta: Meta, status: Status) -> Problem | None:
 
 
 def _trips(status: Status, obs: Observation) -> bool:
-    """Whether the candidate goes back now: that waits for nobody's answer."""
-    if status.canary is None or obs.plan is None:
-        return False
-    return gates.tripped(gates.count(status.canary, obs.plan, obs.reports), obs.plan) is not None
+    return status.canary is not None and obs.plan is not None and gates.trips(status.canary, obs.plan, obs.reports)
 
 
 def _recorded(content_hash: str, revisions: Revisions) -> bytes:

@@ -117,7 +117,8 @@ class Gatherer:
         revisions = self._cluster.revisions(key, memory.uid)
         believed = self._believed(memory, found, revisions)
         status = believed.status
-        about = (memory, found, status, rollout_key(key, status, memory.uid))
+        rollout = rollout_key(key, status, memory.uid)
+        about = (memory, found, status, rollout)
         if left is not None:
             self._waiting[key] = _Waiting(left, about)
         asked = self._at_once(*about) or await self._wanted.of(key, memory, found, status, revisions)
@@ -127,7 +128,6 @@ class Gatherer:
         self._hold(found, status, memory, revisions, content)
         # From here on nothing is awaited but who must agree to a start: time and reports are those of one moment.
         now = self._clock.monotonic()
-        rollout = rollout_key(key, status, memory.uid)
         observation = Observation(
             uid=memory.uid,
             # Conditions must not say that they speak of what could not be read.
@@ -157,7 +157,7 @@ class Gatherer:
         known = memory.content_key[:1] == (found.meta.generation,)  # the plan is that of this very spec
         if rollout is None or canary is None or plan is None or not known or memory.rollout != rollout:
             return None
-        if gates.tripped(gates.count(canary, plan, self._runner.report(rollout)), plan) is None:
+        if not gates.trips(canary, plan, self._runner.report(rollout)):
             return None
         with suppress(FieldError):
             told = "not read: a check is over its limit"

@@ -156,7 +156,7 @@ class Projector:
         if spec.project is None or spec.project.config_map in sources_of(spec):
             return None
         aim = Projected(spec.project.config_map, stable.version, stable.hash)
-        if last is not None and present is not None and last == _seen(aim, present.meta):
+        if last is not None and last.still(spec, stable, present):
             return last
         if conflict(owner.key, owner.uid, spec, present):
             return None

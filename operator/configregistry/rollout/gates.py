@@ -92,6 +92,11 @@ def tripped(canary: Canary, plan: Plan) -> str | None:
     return None
 
 
+def trips(canary: Canary, plan: Plan, reports: tuple[CheckReport, ...]) -> bool:
+    """Whether the candidate goes back now, with what its checks said last: that waits for nobody's answer."""
+    return tripped(count(canary, plan, reports), plan) is not None
+
+
 def _said(state: CheckState) -> str:
     """What the latest probe said, with its value."""
     if not state.last_value or state.last_value in state.message:
