@@ -12,5 +12,6 @@ from .cluster import Cluster
 from .errors import ClusterError
 from .external import ExternalCluster
 from .waiting import wait_for
+from .withpods import WithPods
 
-__all__ = ["Cluster", "ClusterError", "ExternalCluster", "KubeCluster", "wait_for"]
+__all__ = ["Cluster", "ClusterError", "ExternalCluster", "KubeCluster", "WithPods", "wait_for"]

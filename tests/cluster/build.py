@@ -36,9 +36,11 @@ class Program:
     package: str
     description: str
     applets: tuple[str, ...] = ()
+    module: str = MODULE.name
+    """The folder beside this file that holds its go.mod."""
 
 
-# The applets are named here and in the table of kube/main.go.
+# The applets are named here and in the table of kube/main.go, or kube/node/main.go.
 KUBE = Program(
     "kube",
     ".",
@@ -48,6 +50,13 @@ KUBE = Program(
 # Built apart: a cluster of prebuilt binaries needs certificates too, and this
 # one takes seconds.
 CERTS = Program("certs", "./certs", "the certificate maker")
+# Built apart: a cluster without pods does not wait for these.
+NODE = Program(
+    "node", "./node", "a node's Kubernetes (once, a minute or more)", ("kube-scheduler", "kubelet", "kube-proxy")
+)
+COREDNS = Program("coredns", ".", "CoreDNS (once, a minute)", module="coredns")
+PAUSE = Program("pause", "./pause", "what holds a pod open", module="pods")
+CLIENT = Program("client", "./client", "what tests run in pods", module="pods")
 
 
 def ensure_built(program: Program) -> Path:
@@ -88,12 +97,12 @@ def cache_directory() -> Path:
 
 
 def _compile(program: Program, draft: Path) -> None:
-    command = ["go", "build", "-v", *_flags(), "-o", str(draft / program.name), program.package]
+    command = ["go", "build", "-v", *_flags(program), "-o", str(draft / program.name), program.package]
     with (
         BuildProgress(program.description) as progress,
         subprocess.Popen(
             command,
-            cwd=MODULE,
+            cwd=_module(program),
             env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -116,7 +125,11 @@ def _compile(program: Program, draft: Path) -> None:
         raise ClusterError(message)
 
 
-def _flags() -> list[str]:
+def _module(program: Program) -> Path:
+    return MODULE.with_name(program.module)
+
+
+def _stamps() -> list[str]:
     pinned = _PINNED.search((MODULE / "go.mod").read_text())
     if pinned is None:
         message = f"{MODULE / 'go.mod'} names no version of k8s.io/kubernetes"
@@ -125,7 +138,11 @@ def _flags() -> list[str]:
     # Released binaries carry their version from the linker too; without it the
     # API server calls itself v0.0.0 and clients refuse it.
     numbers = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
-    stamps = [f"-X {_VERSION}{name}={value}" for name, value in numbers.items()]
+    return [f"-X {_VERSION}{name}={value}" for name, value in numbers.items()]
+
+
+def _flags(program: Program) -> list[str]:
+    stamps = _stamps() if program.module == MODULE.name else []
     return [
         "-mod=readonly",  # the pinned versions, or an error
         "-buildvcs=false",  # a commit elsewhere in this repository changes nothing
@@ -142,10 +159,11 @@ def _environment() -> dict[str, str]:
 
 def _digest(program: Program) -> str:
     digest = hashlib.sha256()
-    for part in (_toolchain(), *_flags(), *program.applets):
+    for part in (_toolchain(), *_flags(program), *program.applets):
         digest.update(part.encode() + b"\0")
-    sources = sorted((MODULE / program.package).glob("*.go"))
-    for source in (*sources, MODULE / "go.mod", MODULE / "go.sum"):
+    module = _module(program)
+    pins = [path for path in (module / "go.mod", module / "go.sum") if path.exists()]  # no go.sum: nothing is used
+    for source in (*sorted((module / program.package).glob("*.go")), *pins):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     return f"{program.name}-{digest.hexdigest()[:20]}"
 

@@ -12,7 +12,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from .base import KubeCluster
 from .binaries import find_binaries
@@ -25,6 +25,7 @@ from .components import (
     CONTROLLER_MANAGER,
     ETCD,
     SERVICE_ACCOUNT_KEYS,
+    Component,
     Layout,
 )
 from .errors import ClusterError, PortTakenError
@@ -36,7 +37,7 @@ from .runner import Runner
 from .waiting import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -49,6 +50,10 @@ class Cluster(KubeCluster):
     """One cluster in one directory; several may run side by side."""
 
     owned = True
+
+    #: What it is made of, and whose certificates that takes; a cluster with a node has more of both.
+    components: ClassVar[tuple[Component, ...]] = COMPONENTS
+    certificates: ClassVar[tuple[Certificate, ...]] = CERTIFICATES
 
     def __init__(self, directory: Path | None = None, *, detached: bool = False) -> None:
         """Prepare a cluster; without a directory, in a temporary one of its own.
@@ -73,7 +78,7 @@ class Cluster(KubeCluster):
         cluster = cls(directory, detached=True)
         cluster._binaries = binaries
         cluster._layout = Layout(directory.absolute(), ports)
-        cluster._runner = Runner(cluster._layout, binaries, detached=True)
+        cluster._runner = cluster._new_runner()
         return cluster
 
     def __enter__(self) -> Self:
@@ -95,7 +100,7 @@ class Cluster(KubeCluster):
         if self._runner is not None:
             message = "this cluster has been started already"
             raise ClusterError(message)
-        self._binaries = find_binaries()
+        self._binaries = self._find_binaries()
         for attempts_left in reversed(range(_ATTEMPTS)):
             try:
                 self._start_once()
@@ -208,7 +213,7 @@ class Cluster(KubeCluster):
             except FileExistsError:
                 message = f"{directory} is there already; a cluster needs a new directory"
                 raise ClusterError(message) from None
-        served = [each.name for each in COMPONENTS if each.name in self._binaries]
+        served = [each.name for each in self.components if each.name in self._binaries]
         layout = Layout(directory, dict(zip(served, pick_ports(len(served)), strict=True)))
         self._layout = layout
         for each in ("logs", "run"):
@@ -218,14 +223,34 @@ class Cluster(KubeCluster):
         # between finds what there is to clean up.
         state = {"ports": dict(layout.ports), "binaries": binaries}
         write_private(directory / _STATE, json.dumps(state, indent=2) + "\n")
-        make_certificates(layout.pki, CERTIFICATES, key_pairs=[SERVICE_ACCOUNT_KEYS])
+        make_certificates(layout.pki, self.certificates, key_pairs=[SERVICE_ACCOUNT_KEYS])
         self._write_kubeconfig(self.kubeconfig, ADMIN.name)
         self._write_kubeconfig(layout.controller_manager_kubeconfig, CONTROLLER_MANAGER)
-        self._runner = Runner(layout, self._binaries, detached=self._detached)
+        self._prepare(layout)
+        self._runner = self._new_runner()
         for name in self._runner.names:
             self._runner.start(name)
         if self.has(CONTROLLER_MANAGER):
             self._await_default_service_account()
+
+    def _find_binaries(self) -> dict[str, Path]:
+        return find_binaries()
+
+    def _prepare(self, layout: Layout) -> None:
+        """Write what further components need before the first one starts."""
+
+    def _environment(self) -> Mapping[str, str]:
+        """Return what the components' environment has besides next to nothing."""
+        return {}
+
+    def _new_runner(self) -> Runner:
+        return Runner(
+            self._at(),
+            self._binaries,
+            components=self.components,
+            environment=self._environment(),
+            detached=self._detached,
+        )
 
     def _write_kubeconfig(self, path: Path, certificate: str) -> None:
         pki = self._at().pki

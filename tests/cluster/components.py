@@ -71,11 +71,13 @@ class Layout:
 
 @dataclass(frozen=True)
 class Component:
-    """One server: its name, its arguments, the path where it says that it is ready."""
+    """One server: its name, its arguments, the path where it says over HTTPS that it is ready."""
 
     name: str
     arguments: Callable[[Layout], list[str]]
-    readiness: str
+    readiness: str = ""
+    ready: Callable[[Layout], bool] | None = None
+    """For one that says so in another way."""
 
 
 def _etcd(at: Layout) -> list[str]:

@@ -16,13 +16,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from .base import KubeCluster
 from .binaries import find_kubectl
 from .certs import Certificate, make_certificates
 from .errors import ClusterError
 from .kubeconfig import certificate_user, write_kubeconfig
 from .process import write_private
 from .waiting import wait_for
+from .withpods import WithPods
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,14 +31,19 @@ if TYPE_CHECKING:
 
 CHOICE = "CLUSTER"
 EXTERNAL = "external"
+OWN = "own"
+KIND = "kind"
 _SIGNER = "kubernetes.io/kube-apiserver-client"
 
 
 def external_is_chosen() -> bool:
     """Tell whether the tests are to use a cluster that is there already."""
     chosen = os.environ.get(CHOICE, "")
-    if chosen not in {"", "own", EXTERNAL}:
-        message = f"{CHOICE}={chosen} is not understood: own (or nothing), or {EXTERNAL}"
+    if chosen == KIND:
+        message = f"{CHOICE}={KIND} is for `make e2e`, which then starts one"
+        raise ClusterError(message)
+    if chosen not in {"", OWN, EXTERNAL}:
+        message = f"{CHOICE}={chosen} is not understood: {OWN} (or nothing), or {EXTERNAL}"
         raise ClusterError(message)
     return chosen == EXTERNAL
 
@@ -65,7 +70,7 @@ def copy_current_context(target: Path) -> None:
     write_private(target, shown.stdout)
 
 
-class ExternalCluster(KubeCluster):
+class ExternalCluster(WithPods):
     """Somebody's cluster, used but not run by the tests."""
 
     owned = False

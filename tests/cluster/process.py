@@ -218,6 +218,10 @@ def _spawn(
     finally:
         os.close(reader)
         os.close(writer)
+    if detached:
+        # It outlives this interpreter, which need not say so when it ends.
+        child.returncode = 0
+        return Process(identity)
     return Process(identity, child)
 
 

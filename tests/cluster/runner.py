@@ -11,14 +11,14 @@ import os
 from typing import TYPE_CHECKING
 
 from .api import Api
-from .components import ADMIN, COMPONENTS, ETCD, Component, Layout
+from .components import ADMIN, ETCD, Component, Layout
 from .errors import ClusterError, PortTakenError
 from .leftovers import end_recorded
 from .process import Process, read_identity, spawn
 from .waiting import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 _READY_WITHIN = 120.0  # seconds; the machine may be busy with all the other workers
@@ -29,12 +29,21 @@ _PORT_TAKEN = b"address already in use"
 class Runner:
     """The processes of one cluster."""
 
-    def __init__(self, layout: Layout, binaries: Mapping[str, Path], *, detached: bool) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        binaries: Mapping[str, Path],
+        *,
+        components: Sequence[Component],
+        environment: Mapping[str, str],
+        detached: bool,
+    ) -> None:
         """Take over what the pid files say is running."""
         self._layout = layout
         self._binaries = binaries
+        self._given = environment
         self._detached = detached
-        self._components = {each.name: each for each in COMPONENTS if each.name in binaries}
+        self._components = {each.name: each for each in components if each.name in binaries}
         self._processes: dict[str, Process] = {}
         for name in self._components:
             if identity := read_identity(layout.pid_file(name)):
@@ -54,7 +63,9 @@ class Runner:
     def is_ready(self, name: str) -> bool:
         """Tell whether the component runs and says that it is well."""
         component = self._component(name)
-        return self.is_alive(name) and self.api(name).says_ok(component.readiness)
+        if not self.is_alive(name):
+            return False
+        return component.ready(self._layout) if component.ready else self.api(name).says_ok(component.readiness)
 
     def start(self, name: str) -> None:
         """Start a component unless it runs, and await that it is ready."""
@@ -127,7 +138,7 @@ class Runner:
         # Next to nothing of the user's: no KUBECONFIG, no proxies, no ETCD_*
         # (each flag of etcd has a variable too), no home directory.
         home = str(self._layout.directory)
-        return {"PATH": os.environ.get("PATH", os.defpath), "HOME": home}
+        return {"PATH": os.environ.get("PATH", os.defpath), "HOME": home, **self._given}
 
 
 def _read_from(log: Path, offset: int) -> bytes:

@@ -1,0 +1,3 @@
+module configregistry.test/pods
+
+go 1.26
