@@ -22,13 +22,12 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import yaml
 from tests.bench import harness
 from tests.bench.product import Product
 from tests.bench.world import World, place, say
 from tests.cluster import wait_for
 from tests.cluster.ports import LOOPBACK, pick_ports
-from tests.cluster.standing import REPOSITORY
+from tests.helm import Helm
 
 from configregistry.handlers.webhook import PATH
 from configregistry.kube.client import Api
@@ -44,7 +43,6 @@ Processor of the product for one review, which other programs' load does not len
 that time, such as asking for consumers every 2 s, is in it."""
 CONFIGURATION = "bench-admission"
 APPLY = "application/apply-patch+yaml"
-MANIFEST = REPOSITORY / "docs" / "install" / "webhook.yaml"
 
 
 def run(world: World, *, quick: bool = False) -> str:
@@ -190,9 +188,8 @@ def _in_turn(candidates: dict[str, Callable[[], list[float]]], rounds: int) -> d
 
 
 def _configure(world: World, namespace: str, port: int) -> None:
-    """The manifest's configuration, called by URL, for one namespace, and strict: what fails must show."""
-    documents = yaml.safe_load_all(MANIFEST.read_text(encoding="utf-8"))
-    (found,) = (each for each in documents if each["kind"] == "ValidatingWebhookConfiguration")
+    """The chart's configuration, called by URL, for one namespace, and strict: what fails must show."""
+    (found,) = (each for each in Helm().template() if each["kind"] == "ValidatingWebhookConfiguration")
     found["metadata"]["name"] = CONFIGURATION
     (webhook,) = found["webhooks"]
     webhook["clientConfig"] = {"url": f"https://{LOOPBACK}:{port}{PATH}"}

@@ -1,6 +1,6 @@
-"""The admission webhook as users have it: the manifest of docs/install, a real API server, kubectl, and the operator.
+"""The admission webhook as users have it: the chart's objects, a real API server, kubectl, and the operator.
 
-The API server calls by `url` instead of `service`, for this cluster has no pods; the rest of the manifest is as it is.
+The API server calls by `url` instead of `service`, for this cluster has no pods; the rest of them is as it is.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from tests.cluster import KubeCluster
 from tests.cluster.ports import LOOPBACK, pick_ports
-from tests.cluster.standing import REPOSITORY
+from tests.helm import Helm
+from tests.integration.chart_rights import granted
 from tests.integration.running import Client, Operator, condition, running, stable, wait
 
 from configregistry.admission.certificates import Pair, make, trusts
@@ -28,7 +28,6 @@ from configregistry.kube import webhooks
 from configregistry.kube.client import connect
 from configregistry.kube.failures import Conflict, Forbidden, Invalid
 
-MANIFEST = REPOSITORY / "docs" / "install" / "webhook.yaml"
 BAD: dict[str, Any] = {
     "data": {"_x": 1, "big": 2**53, "ok": 1},
     "schema": {"type": "object", "required": ["absent"]},
@@ -41,12 +40,6 @@ FIELDS = (
     "spec.data: does not fit spec.schema",
 )
 WARNED: dict[str, Any] = {"data": {"a": 1}, "rollout": {"steps": [{"setWeight": 50}, {"pause": {"duration": "1s"}}]}}
-
-
-def documents(kind: str) -> list[dict[str, Any]]:
-    found = [each for each in yaml.safe_load_all(MANIFEST.read_text()) if each["kind"] == kind]
-    assert found, kind
-    return found
 
 
 def registry(name: str, spec: dict[str, Any], **metadata: Any) -> str:
@@ -81,8 +74,8 @@ class Place:
 
 
 def configure(cluster: KubeCluster, namespace: str, port: int, bundle: str | None = None) -> str:
-    """The manifest's configuration, for one namespace."""
-    found = documents("ValidatingWebhookConfiguration")[0]
+    """The chart's configuration, for one namespace."""
+    (found,) = (each for each in Helm().template() if each["kind"] == "ValidatingWebhookConfiguration")
     found["metadata"]["name"] = name = f"configregistry-{namespace}"
     (webhook,) = found["webhooks"]
     assert webhook["clientConfig"].pop("service")["path"] == PATH
@@ -243,53 +236,43 @@ async def test_a_registry_that_is_read_is_not_deleted(here: Place, client: Clien
     assert await client.get("read") is None
 
 
-async def test_the_rights_of_the_manifest_are_enough_to_rotate(crd: KubeCluster, here: Place) -> None:
+async def test_the_rights_of_the_chart_are_enough_to_rotate(crd: KubeCluster, here: Place) -> None:
+    """Beginning with the Secret that the chart makes, which is empty."""
     namespace = crd.create_namespace("rights")
-    (port,) = pick_ports(1)
-    name = configure(crd, namespace, port)
-    user = crd.user_kubeconfig(f"webhook-{namespace}")
-    subject = {"kind": "User", "name": f"webhook-{namespace}", "apiGroup": "rbac.authorization.k8s.io"}
-    for kind in ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"):
-        (found,) = documents(kind)
-        found["metadata"]["name"] = f"webhook-{namespace}"
-        if "namespace" in found["metadata"]:
-            found["metadata"]["namespace"] = namespace
-        if "subjects" in found:
-            found["subjects"] = [subject]
-            found["roleRef"]["name"] = f"webhook-{namespace}"
-        text = json.dumps(found).replace('["configregistry"]', f'["{name}"]')
-        crd.kubectl("apply", "--server-side", "--filename=-", input=text)
     clock = _Clock()
     used: list[Pair] = []
     try:
-        async with await connect(str(user)) as api, await connect(str(user)) as other:
-            with pytest.raises(Forbidden):
-                await webhooks.read_secret(api, here.namespace, "webhook")
-            objects = InCluster(api, namespace, "configregistry-webhook", name)
-            rotation = Rotation(objects, (LOOPBACK,), used.append, clock)
-            await rotation.round()
-            clock.now += timedelta(days=61)
-            await rotation.round()
-            read = await objects.read_webhooks()
-            assert read is not None
-            kept = Kept.of(await objects.read_secret())
-            assert kept.current == used[-1]
-            assert kept.following is not None
-            assert all(trusts(bundle, pair) for bundle in read.bundles.values() for pair in (*used, kept.following))
-            # A second replica with the same Secret in hand is too late.
-            secret = await InCluster(other, namespace, "configregistry-webhook", name).read_secret()
-            clock.now += timedelta(seconds=OVERLAP)
-            await rotation.round()
-            with pytest.raises(Conflict):
-                await webhooks.write_secret(other, namespace, "configregistry-webhook", {}, secret)
-            with pytest.raises(Conflict):
-                await webhooks.write_bundle(other, name, read._replace(resource_version="1"), b"")
-            await rotation.round()
-            assert used[-1] == kept.following
-            assert Kept.of(await objects.read_secret()) == Kept(kept.following)
+        with granted(crd, namespace) as chart:
+            name, secret_name, user = chart.name, f"{chart.name}-webhook", str(chart.kubeconfig("controller"))
+            async with await connect(user) as api, await connect(user) as other:
+                with pytest.raises(Forbidden):
+                    await webhooks.read_secret(api, here.namespace, "webhook")
+                with pytest.raises(Forbidden):
+                    await webhooks.read_secret(api, namespace, "another")
+                objects = InCluster(api, namespace, secret_name, name)
+                rotation = Rotation(objects, (LOOPBACK,), used.append, clock)
+                await rotation.round()
+                clock.now += timedelta(days=61)
+                await rotation.round()
+                read = await objects.read_webhooks()
+                assert read is not None
+                kept = Kept.of(await objects.read_secret())
+                assert kept.current == used[-1]
+                assert kept.following is not None
+                pairs = (*used, kept.following)
+                assert all(trusts(bundle, pair) for bundle in read.bundles.values() for pair in pairs)
+                # A second replica with the same Secret in hand is too late.
+                secret = await InCluster(other, namespace, secret_name, name).read_secret()
+                clock.now += timedelta(seconds=OVERLAP)
+                await rotation.round()
+                with pytest.raises(Conflict):
+                    await webhooks.write_secret(other, namespace, secret_name, {}, secret)
+                with pytest.raises(Conflict):
+                    await webhooks.write_bundle(other, name, read._replace(resource_version="1"), b"")
+                await rotation.round()
+                assert used[-1] == kept.following
+                assert Kept.of(await objects.read_secret()) == Kept(kept.following)
     finally:
-        crd.kubectl("delete", "validatingwebhookconfiguration", name, "--ignore-not-found")
-        crd.kubectl("delete", "clusterrole,clusterrolebinding", f"webhook-{namespace}", "--ignore-not-found")
         crd.delete_namespace(namespace)
 
 

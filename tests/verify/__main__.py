@@ -18,6 +18,8 @@ from configregistry.model.spec import RolloutSpec
 from configregistry.rollout import diagram
 from configregistry.rollout.plan import PRESETS, plan_of
 from configregistry.rollout.table import Phase
+from tests.verify import metrics
+from tests.verify.charts import UnusableError, check_charts
 
 ROOT: Final = Path(__file__).parents[2]
 END: Final = "<!-- end of generated -->"
@@ -68,6 +70,8 @@ BLOCKS: Final = (
     Block("docs/rollout.md", "phases", phases),
     Block("docs/rollout.md", "transitions", transitions),
     Block("docs/rollout.md", "presets", presets),
+    Block("docs/metrics.md", "metrics", metrics.metrics),
+    Block("docs/metrics.md", "labels", metrics.labels),
 )
 
 
@@ -104,8 +108,8 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> int:
     parser.add_argument("--write", action="store_true", help="update what is not up to date")
     options = parser.parse_args(arguments)
     try:
-        told = check(root, BLOCKS, write=options.write)
-    except Missing as missing:
+        told = [*check(root, BLOCKS, write=options.write), *check_charts(root, write=options.write)]
+    except (Missing, UnusableError) as missing:
         print(missing, file=sys.stderr)
         return 1
     for difference in told:
@@ -113,7 +117,7 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> int:
     if told and not options.write:
         print("not up to date: run `make verify WRITE=1`", file=sys.stderr)
         return 1
-    print(f"{len(BLOCKS)} generated parts: {f'{len(told)} updated' if told else 'up to date'}")
+    print(f"{len(BLOCKS)} generated parts and the chart of CRDs: {f'{len(told)} updated' if told else 'up to date'}")
     return 0
 
 
