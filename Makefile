@@ -9,7 +9,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 export PYTHONPATH := operator
 
-.PHONY: help setup demo test test-fast lint format verify bench cluster-up cluster-down run lock clean
+.PHONY: help setup demo test test-fast e2e image audit lint format verify bench cluster-up cluster-down run lock clean
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,10 +29,22 @@ demo: $(READY) ## The whole story on a real API server: rollout, bad version, ro
 
 test: $(READY) ## All tests but the end-to-end ones; builds the test cluster on first use
 	@$(PY) -m tests.cluster build
+	@$(PY) -m tests.helm build
+	@$(PY) -m tests.otel.build
 	@$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 test-fast: $(READY) ## What needs no server
 	@$(PY) -m pytest -n 2 tests/unit tests/property tests/contract $(ARGS)
+
+e2e: $(READY) ## The charts on a real node, from helm install on (CLUSTER=own|kind|external; needs root or Docker)
+	@$(PY) -m tests.cluster e2e -- $(ARGS)
+
+image: $(READY) ## The container image as an OCI archive, without Docker (artifacts/configregistry.tar)
+	@mkdir -p artifacts
+	@$(PY) -m image --output artifacts/configregistry.tar
+
+audit: $(READY) ## Known vulnerabilities of what the image and the charts bring along
+	@$(PY) -m image.audit $(ARGS)
 
 lint: $(READY) ## ruff, mypy --strict, import rules
 	@$(VENV)/bin/ruff check .
@@ -65,5 +77,6 @@ lock: $(READY) ## Pin the dependencies anew, with hashes and without any index a
 	@$(VENV)/bin/uv pip compile --quiet pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --universal -c requirements.txt -o requirements-dev.txt
 
 clean: ## Remove what was made here (not the cache)
+	@[ ! -e .cluster/node ] || $(PY) -m tests.cluster node down
 	@[ ! -d .cluster ] || $(MAKE) --no-print-directory cluster-down
 	@rm -rf $(VENV) .cluster artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis

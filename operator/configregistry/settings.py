@@ -27,6 +27,10 @@ class Settings:
     """`env` and `cluster` are labels of metrics, nothing else."""
     registry_metrics: bool = True
     """Series for each registry; off where there are too many."""
+    leader_election: bool = True
+    """Only who holds the Lease decides; without it there must be one process alone."""
+    lease: str = ""
+    """`namespace/name`; empty: `configregistry` in the pod's namespace, or in the first that is looked after."""
     workers: int = 8
     """Registries that are reconciled at the same time."""
     auth: str = "none"
@@ -57,6 +61,8 @@ class Settings:
     """Name of the ValidatingWebhookConfiguration whose caBundle is kept."""
     webhook_service: str = ""
     """`namespace/name` of the Service by which API servers call."""
+    consistency_interval: float = 300.0
+    """Memory is compared with the API server so often; 0: never."""
     stale_after: float = 5.0
     """Without a watch on the API server for so long, answers say how stale they are."""
     in_cluster: bool = field(default_factory=lambda: "KUBERNETES_SERVICE_HOST" in os.environ)

@@ -52,9 +52,9 @@ def _report(product: Product, changes: list[Change], seen: Seen) -> str:
     for line in product.lines():
         if line["event"] == "version recorded":
             said.setdefault((line["event"], line["version"]), line["at"])
-        if line["event"] == "decided":
+        if line["event"] == "audit":
             writes += 1
-            said.setdefault((line["event"], line["stable"]), line["at"])
+            said.setdefault((line["event"], line["to"]["stable"]), line["at"])
     stages: dict[str, list[float]] = {}
 
     def stage(name: str, start: float | None, end: float | None) -> None:
@@ -62,7 +62,7 @@ def _report(product: Product, changes: list[Change], seen: Seen) -> str:
             stages.setdefault(name, []).append(end - start)
 
     for each in changes:
-        recorded, decided = (said.get((event, each.version)) for event in ("version recorded", "decided"))
+        recorded, decided = (said.get((event, each.version)) for event in ("version recorded", "audit"))
         stage("apply: sent to accepted", each.sent, each.accepted)
         stage("**accepted to readable**", each.accepted, each.readable)
         stage("accepted to its watch event here", each.accepted, each.event)

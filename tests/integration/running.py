@@ -195,9 +195,14 @@ def running(
     kubeconfig: Path | None = None,
     command: str = "run",
     start: bool = True,
+    election: bool = False,
 ) -> Iterator[Operator]:
-    """An operator that looks after one namespace: `run`, or one half of it."""
-    given = (f"--kubeconfig={kubeconfig or cluster.kubeconfig}", f"--namespace={namespace}", *arguments)
+    """An operator that looks after one namespace: `run`, or one half of it.
+
+    Without an election unless the test is about it: the Lease of one that was killed lasts for 15 s.
+    """
+    alone = () if election or command == "serve" else ("--no-leader-election",)
+    given = (f"--kubeconfig={kubeconfig or cluster.kubeconfig}", f"--namespace={namespace}", *alone, *arguments)
     directory.mkdir(exist_ok=True)
     operator = Operator(given, directory, command=command)
     try:

@@ -40,7 +40,7 @@ from configregistry.kube.objects import (
 )
 from configregistry.kube.paths import CONFIGMAPS, EVENTS, METADATA, REGISTRIES, REVISIONS
 from configregistry.kube.payload import DamagedVersion
-from configregistry.kube.preflight import LEASE_NEEDS, SERVE_NEEDS, preflight
+from configregistry.kube.preflight import SERVE_NEEDS, lease_needs, preflight
 from configregistry.kube.reflector import Reflector
 from configregistry.kube.revisions import claim, list_versions, mark, prune, record, restore
 from configregistry.kube.status import write_status
@@ -476,7 +476,7 @@ async def test_rights_that_are_missing_are_named(registries: KubeCluster, namesp
             f"in namespace {namespace}." in str(caught.value)
         )
         with pytest.raises(NotPermittedError, match=r"get leases\.coordination\.k8s\.io"):
-            await preflight(limited, [namespace], LEASE_NEEDS)
+            await preflight(limited, [namespace], lease_needs("configregistry"))
     async with await connect(str(registries.kubeconfig)) as admin:
         await preflight(admin)
 

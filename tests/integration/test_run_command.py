@@ -50,6 +50,12 @@ def last_line(ended: subprocess.CompletedProcess[str]) -> str:
     return ended.stderr.strip().splitlines()[-1]
 
 
+def test_a_failpoint_that_does_not_exist_is_refused() -> None:
+    ended = run(CONFIGREGISTRY_FAILPOINTS="act.status.aftr=kill")
+    assert ended.returncode == 2
+    assert "act.status.after" in last_line(ended)
+
+
 @pytest.fixture
 def held() -> Iterator[int]:
     """A port that somebody listens on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Self, cast
 
 import pytest
@@ -23,8 +23,8 @@ class Told:
         self.versions = versions
         self.asked: set[tuple[str, str, str]] = set()
 
-    def subscribe(self, _news: object) -> None:
-        pass
+    def subscribe(self, _news: object) -> Callable[[], None]:
+        return lambda: None
 
     subscribe_reads = subscribe
 

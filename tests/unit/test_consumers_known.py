@@ -23,7 +23,7 @@ from configregistry.serve.consumers.heartbeat import Heartbeat
 from configregistry.serve.consumers.roster import Entry, Roster
 from configregistry.serve.responses import Problem
 from configregistry.state import Registry
-from configregistry.telemetry.metrics import Metrics
+from configregistry.telemetry.metrics import Metrics, Shown
 
 
 class Time:
@@ -449,6 +449,7 @@ def test_consumers_are_counted_when_somebody_looks() -> None:
     ):
         metrics = Metrics(per_registry=each)
         metrics.count_consumers(cluster.replicas["one"].counts)
+        metrics.show("shop", "checkout", Shown(1, 7))
         cluster.beat("one", "a", observed=Observed(7, "ok"))
         cluster.beat("one", "b", observed=Observed(7, "error"))
         cluster.beat("one", "c", observed=None)

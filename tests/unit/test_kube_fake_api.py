@@ -55,6 +55,8 @@ class FakeApi:
         self.log: list[tuple[int, bytes]] = []
         self.compacted = 0
         self.lists: list[dict[str, str]] = []
+        self.looks: list[dict[str, str]] = []
+        """Questions how far it is: lists of one object that somebody wants the metadata of."""
         self.watches: list[dict[str, str]] = []
         self.list_faults: deque[Fault] = deque()
         self.watch_faults: deque[Fault] = deque()
@@ -111,8 +113,9 @@ class FakeApi:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         query = dict(request.query)
         watch = query.get("watch") == "true"
-        (self.watches if watch else self.lists).append(query)
-        faults = self.watch_faults if watch else self.list_faults
+        look = query.get("limit") == "1" and "PartialObjectMetadataList" in request.headers.get("Accept", "")
+        (self.watches if watch else self.looks if look else self.lists).append(query)
+        faults = self.watch_faults if watch else deque[Fault]() if look else self.list_faults
         fault = faults.popleft() if faults else self.forever
         if fault is not None:
             response = await fault(request)

@@ -29,6 +29,9 @@ from configregistry.kube.backoff import Backoff
 from configregistry.kube.client import Api
 from configregistry.kube.objects import Key, RegistryObject, decode_registry
 from configregistry.kube.reflector import WHOLE, Reflector
+from configregistry.kube.timeline import OLDER_LISTS, OLDER_SECONDS, Timeline
+
+RESTORED = "the API server went back in time: was etcd restored from a backup? What it has now is followed"
 
 
 class Followed:
@@ -322,8 +325,104 @@ async def test_a_server_that_stays_in_the_past_is_believed_after_all() -> None:
         it.fake.version, it.fake.objects = 101, {"a": it.fake.objects["a"]}
         it.fake.compacted = 10_000
         it.fake.cut()
-        await until(lambda: it.has(a=101))
-        assert it.reflector.errors["OlderState"] == 2
+        with capture_logs() as logs:
+            began = it.time.now
+            await until(lambda: it.has(a=101))
+        assert it.time.now - began >= OLDER_SECONDS
+        assert it.reflector.errors["OlderState"] >= OLDER_LISTS - 1
+        assert it.reflector.rewinds == 1
+        assert [line["event"] for line in logs if line["log_level"] == "error"] == [RESTORED]
+
+
+async def test_a_watch_from_the_future_is_never_asked_for() -> None:
+    """A restored server would accept it, and tell nothing until its new history has come so far."""
+    async with followed("a", "b", "c") as it:
+        rewound: list[set[Key]] = []
+        it.reflector.subscribe_rewound(lambda: rewound.append(set(it.reflector.store)))
+        it.fake.version, it.fake.objects = 101, {"a": it.fake.objects["a"]}
+        it.fake.log.clear()
+        watches = len(it.fake.watches)
+        it.fake.cut()
+        await until(lambda: len(it.fake.watches) > watches and it.fake.open)
+        assert [int(query["resourceVersion"]) for query in it.fake.watches[watches:]] == [101]
+        assert rewound == [{("shop", "a"), ("shop", "b"), ("shop", "c")}]
+        it.fake.put("b", uid="another")
+        await until(lambda: it.has(a=101, b=102))
+
+
+async def test_a_server_that_grew_past_what_was_known_was_restored_all_the_same() -> None:
+    async with followed("a", "b") as it:
+        it.fake.version, it.fake.objects = 101, {"a": it.fake.objects["a"]}
+        it.fake.compact()
+        it.fake.cut()
+        await until(lambda: it.reflector.errors["OlderState"])
+        it.fake.put("b", uid="another")
+        it.fake.put("a")
+        await until(lambda: it.has(b=102, a=103))
+        assert it.reflector.rewinds == 1
+
+
+async def test_a_list_with_an_older_object_is_another_history_though_it_is_not_older_itself() -> None:
+    """As after `etcdutl snapshot restore --bump-revision`: objects keep the resourceVersions that they had."""
+    async with followed("a", "b") as it:
+        it.fake.put("b")
+        await until(lambda: it.has(a=101, b=103))
+        it.fake.objects["b"] = {**it.fake.objects["b"], "metadata": _meta("b", 102)}
+        it.fake.version = 1_000_000
+        it.fake.compact()
+        it.fake.cut()
+        await until(lambda: it.has(a=101, b=102))
+        assert it.reflector.rewinds == 1
+        assert it.reflector.errors["OlderState"] == 0
+
+
+async def test_a_watch_that_ends_on_time_needs_no_look() -> None:
+    async with followed("a") as it:
+        it.time.pass_(60)
+        it.fake.end()
+        await until(lambda: len(it.fake.watches) == 2 and it.fake.open)
+        assert it.fake.looks == []
+        it.fake.cut()
+        await until(lambda: len(it.fake.watches) == 3)
+        assert len(it.fake.looks) == 1
+
+
+async def test_an_hour_without_the_api_server_is_over_within_seconds() -> None:
+    """An hour of waits, at the speed of the test: what is asked, what is said, how long the last wait is."""
+    async with followed("a") as it:
+        it.fake.put("b")
+        await until(lambda: it.has(a=101, b=102))
+        with capture_logs() as logs:
+            it.fake.forever = refuse(503, "ServiceUnavailable")
+            it.fake.cut()
+            began, asked = it.time.now, len(it.fake.lists) + len(it.fake.looks)
+            await until(lambda: it.time.now - began > 3600)
+            asked = len(it.fake.lists) + len(it.fake.looks) - asked
+            assert it.has(a=101, b=102)
+            assert (it.reflector.staleness() or 0) > 3590
+            it.fake.delete("a")
+            it.fake.compact()
+            it.fake.forever = None
+            back = it.time.now
+            await until(lambda: it.has(b=102) and it.reflector.watching)
+        assert it.time.now - back <= 2 * 8.0
+        assert 3600 / 8 <= asked < 3600 / 7
+        assert len([line for line in logs if line["log_level"] == "warning"]) <= 10
+        assert it.reflector.rewinds == 0
+
+
+def test_what_is_older_is_believed_when_it_was_said_often_and_long_enough() -> None:
+    timeline = Timeline()
+    timeline.told("100")
+    assert [timeline.believes("90", now) for now in (0.0, 1.0, 9.0, 10.0)] == [False, False, False, True]
+    assert timeline.believes("100", 10.5)
+    assert [timeline.believes("90", now) for now in (11.0, 30.0, 30.1)] == [False, False, True]
+    assert timeline.went_back
+    timeline.begin("90")
+    assert not timeline.is_older("90")
+    assert not timeline.went_back
+    timeline.told("80")
+    assert timeline.newest == 90
 
 
 async def test_an_event_or_bookmark_from_the_past_lists_again() -> None:

@@ -18,7 +18,7 @@ from tests.unit.reconcile_world import NAME, REGISTRY, SPACE, Checks, FakeApi, F
 
 from configregistry.kube.paths import REGISTRIES
 from configregistry.model.status import Stable, Status
-from configregistry.reconcile.belief import believed
+from configregistry.reconcile.belief import Belief, believed
 from configregistry.reconcile.memory import Memory
 from configregistry.rollout.machine import gives
 from configregistry.rollout.observation import Verdict
@@ -171,7 +171,7 @@ def test_what_a_hand_gave_under_a_revision_is_taken_back_under_a_higher_one() ->
         memory = Memory("u", written=known, saved_at=0.0)
         found = believed(memory, there, {}, 1.0)
         assert (found.drifted, found.status) == (True, replace(known, revision=revision))
-    assert believed(Memory("u", written=known, saved_at=0.0), known, {}, 1.0) == (known, False)
+    assert believed(Memory("u", written=known, saved_at=0.0), known, {}, 1.0) == Belief(known, drifted=False)
 
 
 async def behind(*, lag: float) -> float:

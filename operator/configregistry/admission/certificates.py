@@ -111,6 +111,11 @@ def is_due(pair: Pair, now: datetime) -> bool:
     return now >= made + (end - made) * RENEW_AT
 
 
+def valid_until(pair: Pair) -> float:
+    """When a certificate ends, in seconds since 1970."""
+    return x509.load_pem_x509_certificate(pair.certificate).not_valid_after_utc.timestamp()
+
+
 def trusts(bundle: bytes, pair: Pair) -> bool:
     """Whether the authority of a pair is in a bundle."""
     known = set(_read(bundle))

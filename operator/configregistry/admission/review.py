@@ -7,8 +7,9 @@ known is said, and the rest is left to the controller, which judges everything a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from http import HTTPStatus
+from time import perf_counter
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import structlog
@@ -18,6 +19,7 @@ from configregistry.admission.findings import Findings
 from configregistry.admission.request import DELETE, Request, read
 from configregistry.errors import FieldError
 from configregistry.model.spec import RolloutSpec, Spec, parse_spec
+from configregistry.telemetry import tracing
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
@@ -79,25 +81,34 @@ class Reviewer:
         going: guard.Going,
         examiners: Sequence[rules.Examiner] = (),
         policies: Policies | None = None,
+        reviewed: Callable[[str, float], None] = lambda _result, _seconds: None,
     ) -> None:
+        """`reviewed` is told of each answer: `allowed`, `warned`, `denied` or `failed`, and the seconds it took."""
         self._view = view
         self._hop = hop
         self._consumers = consumers
         self._going = going
         self._examiners = tuple(examiners)
         self._policies = policies
+        self._reviewed = reviewed
 
     async def review(self, raw: bytes) -> Answer:
         """Answer one; raises nothing."""
+        began = perf_counter()
         try:
             request = read(raw)
-            answer = await self._answer(request)
+            with _traced(request) as span:
+                answer = await self._answer(request)
+                span.set(verdict="Allowed" if answer.allowed else "Refused", warnings=len(answer.warnings))
         except Exception:  # noqa: BLE001 - see above: a defect of ours refuses nothing
-            _log.exception("a review failed")
+            _log.exception("a review failed; the object was let through")
+            self._reviewed("failed", perf_counter() - began)
             return Answer(
                 allowed=True,
                 warnings=("the admission webhook failed to judge this: look at status for what became of it",),
             )
+        result = "warned" if answer.warnings else "allowed"
+        self._reviewed(result if answer.allowed else "denied", perf_counter() - began)
         if not answer.allowed:
             _log.info(
                 "refused",
@@ -158,6 +169,13 @@ class Reviewer:
         except Exception:  # noqa: BLE001 - the rules are still to be told
             _log.exception("other objects could not be looked at")
         return otherwise
+
+
+def _traced(request: Request) -> tracing.Span:
+    """A span of a review that somebody follows: the API server, or else whoever applies the object."""
+    parent = "" if tracing.here() or request.new is None else tracing.of(request.new.meta.annotations)
+    about = {"namespace": request.namespace, "registry": request.name, "operation": request.operation}
+    return tracing.part("review", parent, **about)
 
 
 def _told(found: Findings) -> Answer:

@@ -18,6 +18,7 @@ from typing import Final
 
 import structlog
 
+from configregistry.admission import certificates
 from configregistry.admission.certificates import Pair
 from configregistry.errors import UsageError
 
@@ -30,7 +31,9 @@ LOOK_EVERY: Final = 5.0
 class Tls:
     """`context` is for the listener. Until a pair is in use each handshake fails, which is for failurePolicy then."""
 
-    def __init__(self) -> None:
+    def __init__(self, certified: Callable[[float], None] = lambda _until: None) -> None:
+        """`certified` is told until when each pair that is put into use is valid, in seconds since 1970."""
+        self._certified = certified
         self.context = _context()
         self.context.sni_callback = self._choose
         self._present: ssl.SSLContext | None = None
@@ -49,6 +52,7 @@ class Tls:
         finally:
             os.close(descriptor)
         self._present = made
+        self._certified(certificates.valid_until(pair))
 
     def _choose(self, connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
         """Called in each handshake, whether or not the client names a server."""

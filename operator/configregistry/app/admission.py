@@ -32,8 +32,9 @@ from configregistry.handlers.thread import KopfThread
 from configregistry.health import Known
 from configregistry.kube.client import Api
 from configregistry.kube.namespaces import is_going
-from configregistry.reconcile import EXAMINERS, Collector, Controller
+from configregistry.reconcile import EXAMINERS, Collector, Named, policies_of
 from configregistry.settings import Settings
+from configregistry.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
 
@@ -51,14 +52,16 @@ class Admission:
         settings: Settings,
         api: Api,
         following: Following,
-        controller: Controller,
         collector: Collector | None,
         clock: Clock,
+        metrics: Metrics,
     ) -> None:
         self._settings = settings
+        self._metrics = metrics
         self._api = api
         self._following = following
-        self._controller = controller
+        self._named = Named()
+        following.registries.subscribe(self._named.changed)
         self._collector = collector
         self._clock = clock
         self._parts: list[Coroutine[Any, Any, None]] = []
@@ -67,7 +70,7 @@ class Admission:
 
     async def open(self) -> None:
         """Listen; until there is a certificate nobody gets through."""
-        settings, tls = self._settings, Tls()
+        settings, tls = self._settings, Tls(self._metrics.certified)
         if settings.webhook_certificate is not None and settings.webhook_key is not None:
             files = Files(Path(settings.webhook_certificate), Path(settings.webhook_key), tls.use)
             self._parts.append(files.run())
@@ -88,7 +91,10 @@ class Admission:
 
         self._kopf = KopfThread(register, name="kopf-admission")
         self._kopf.start()
-        _log.info("admission", address=f"https://{settings.webhook_host}:{settings.webhook_port}{webhook.PATH}")
+        _log.info(
+            "the admission webhook listens",
+            address=f"https://{settings.webhook_host}:{settings.webhook_port}{webhook.PATH}",
+        )
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         """What runs until the end."""
@@ -121,7 +127,7 @@ class Admission:
             following.registries.store.get,
             following.revisions.store.get,
             following.configmaps.store.get,
-            self._controller.triggers.followers,
+            self._named.by,
         )
         collector, begun = self._collector, self._clock.monotonic()
 
@@ -139,7 +145,8 @@ class Admission:
             consumers=consumers if collector is not None else None,
             going=going,
             examiners=EXAMINERS,
-            policies=Limits(self._controller.policies),
+            reviewed=self._metrics.reviewed,
+            policies=Limits(policies_of(self._api, following.policies.store, following.namespaces.store)),
         )
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import platform
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import kopf
@@ -17,6 +18,7 @@ import structlog
 
 from configregistry.app.admission import Admission
 from configregistry.app.following import Following
+from configregistry.app.leading import Terms, behind, identity, newest_epoch, place
 from configregistry.clock import Clock
 from configregistry.handlers import registries
 from configregistry.handlers import settings as kopf_settings
@@ -24,7 +26,11 @@ from configregistry.handlers.thread import KopfThread
 from configregistry.health import Means, Outbound, Runner
 from configregistry.kube.client import Api
 from configregistry.kube.credentials import ca_file, token_file
+from configregistry.kube.election import Election, Unelected
 from configregistry.kube.events import Recorder
+from configregistry.kube.fence import Fence
+from configregistry.kube.lease import Leases
+from configregistry.kube.objects import RevisionObject
 from configregistry.kube.workloads import KubeWorkloads
 from configregistry.reconcile import (
     Collector,
@@ -32,6 +38,7 @@ from configregistry.reconcile import (
     InProcess,
     OverHttp,
     Replicas,
+    VersionIndex,
     Watched,
     at_addresses,
     of_service,
@@ -62,45 +69,28 @@ class Deciding:
     ) -> None:
         """`local`: what the serving half of this process knows, which then is the only replica there is."""
         self._settings = settings
+        self._api = api
+        self._clock = clock
+        self._metrics = metrics
         self._replicas = _replicas(settings, api, local)
         self._collector = Collector(self._replicas, clock, metrics) if self._replicas is not None else None
         self._following = following
         self._recorder = Recorder(api, instance=platform.node())
         self._outbound = Outbound(allow_local=not settings.in_cluster)
-        means = Means(self._outbound, self._collector, KubeWorkloads(api))
-        self._controller = Controller(
-            api,
-            Watched(
-                following.registries.store,
-                following.configmaps.store,
-                following.policies.store,
-                following.namespaces.store,
-            ),
-            self._recorder,
-            self._outbound,
-            lambda changed, probed: Runner(means, clock, changed, probed=probed),
-            clock,
-            metrics,
-            spread=lambda: random.uniform(0.8, 1.2),  # noqa: S311
-            collector=self._collector,
-            unused_after=settings.unused_after,
-        )
-        triggers = self._controller.triggers
-        following.registries.subscribe(triggers.registry_changed)
-        following.revisions.subscribe(triggers.revision_changed)
-        following.configmaps.subscribe(triggers.configmap_changed)
-        following.policies.subscribe(triggers.policy_changed)
-        following.namespaces.subscribe(triggers.namespace_changed)
+        self._means = Means(self._outbound, self._collector, KubeWorkloads(api))
+        self._versions = VersionIndex()
+        following.revisions.subscribe(self._revision_changed)
+        self._election = _election(settings, api, following, clock) if settings.leader_election else None
+        self._controller: Controller | None = None
+        self._terms = Terms(self._election, self._term, partial(behind, api, following, settings.namespaces), metrics)
         self._kopf: KopfThread | None = None
         self._admission = (
-            Admission(settings, api, following, self._controller, self._collector, clock)
-            if settings.webhook_port
-            else None
+            Admission(settings, api, following, self._collector, clock, metrics) if settings.webhook_port else None
         )
 
     @property
     def ready(self) -> Mapping[str, Callable[[], str | None]]:
-        """What readiness waits for beside the lists."""
+        """What readiness waits for beside the lists: not for leading, since who waits for its turn is well."""
         return {}
 
     async def open(self) -> None:
@@ -118,14 +108,14 @@ class Deciding:
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         """What runs until the end."""
-        parts = [self._recorder.run(), *(self._controller.work() for _ in range(self._settings.workers))]
+        parts = [self._recorder.run(), self._terms.run()]
         if self._collector is not None:
             parts.append(self._collector.run())
         return parts if self._admission is None else [*parts, *self._admission.parts()]
 
     def begin(self) -> None:
-        """Everything has been listed: decide."""
-        self._controller.triggers.open(self._following.registries.store)
+        """Everything has been listed: lead, or wait for the turn to."""
+        self._terms.open()
 
     async def filled(self) -> None:
         """Nothing of this half has to be in memory before reads are quick."""
@@ -138,7 +128,8 @@ class Deciding:
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(WORKED_OFF):
-                while self._controller.waiting:  # noqa: ASYNC110 - nobody tells
+                await self._terms.looked()
+                while self._controller is not None and self._controller.waiting:  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(0.05)
         if self._kopf is not None:
             self._kopf.start()
@@ -152,23 +143,99 @@ class Deciding:
         await self._recorder.drain(DRAIN)
 
     async def close(self) -> None:
-        """End kopf, the checks, and what they ask with."""
+        """End kopf, and what is asked with."""
         if self._admission is not None:
             await self._admission.close()
         if self._kopf is not None:
             await self._kopf.stop()
-        await self._controller.close()
         await self._outbound.close()
         if self._replicas is not None:
             await self._replicas.close()
 
+    def _term(self) -> _Term:
+        """All that decides, made anew for each term."""
+        following, election = self._following, self._election
+        fence = Fence(election.permit if election is not None else lambda: None)
+        self._controller = Controller(
+            self._api.fenced(fence),
+            Watched(
+                following.registries.store,
+                following.configmaps.store,
+                following.policies.store,
+                following.namespaces.store,
+            ),
+            self._recorder,
+            self._outbound,
+            lambda changed, probed: Runner(self._means, self._clock, changed, probed=probed),
+            self._clock,
+            self._metrics,
+            spread=_spread,
+            collector=self._collector,
+            unused_after=self._settings.unused_after,
+            versions=self._versions,
+            office=election or Unelected(),
+        )
+        return _Term(self._controller, following, fence, self._settings.workers)
+
+    def _revision_changed(self, key: tuple[str, str], old: RevisionObject | None, new: RevisionObject | None) -> None:
+        """Keep the index up to date in and out of office."""
+        self._versions.changed(key, old, new)
+
     def _enqueue(self) -> Callable[[str, str], None]:
         loop = asyncio.get_running_loop()
 
+        def named(namespace: str, name: str) -> None:
+            if self._controller is not None:
+                self._controller.triggers.named(namespace, name)
+
         def enqueue(namespace: str, name: str) -> None:
-            loop.call_soon_threadsafe(self._controller.triggers.named, namespace, name)
+            loop.call_soon_threadsafe(named, namespace, name)
 
         return enqueue
+
+
+class _Term:
+    """One term: a controller, told of changes."""
+
+    def __init__(self, controller: Controller, following: Following, fence: Fence, workers: int) -> None:
+        self._controller = controller
+        self._following = following
+        self._fence = fence
+        self._workers = workers
+        triggers = controller.triggers
+        self._unsubscribe = (
+            following.registries.subscribe(triggers.registry_changed),
+            following.revisions.subscribe(triggers.revision_changed),
+            following.configmaps.subscribe(triggers.configmap_changed),
+            following.policies.subscribe(triggers.policy_changed),
+            following.namespaces.subscribe(triggers.namespace_changed),
+        )
+
+    def begin(self, behind: Iterable[tuple[tuple[str, str], str]]) -> None:
+        """Look at everything."""
+        self._controller.begin(self._following.registries.store, behind)
+
+    def parts(self) -> list[Coroutine[Any, Any, None]]:
+        """The workers."""
+        return [self._controller.work() for _ in range(self._workers)]
+
+    async def shut(self, seconds: float) -> None:
+        """Write nothing any more, and wait at most so long for what is under way."""
+        await self._fence.shut(seconds)
+
+    async def close(self) -> None:
+        """End the checks, and hear of nothing any more."""
+        for end in self._unsubscribe:
+            end()
+        await self._controller.close()
+
+
+def _election(settings: Settings, api: Api, following: Following, clock: Clock) -> Election:
+    return Election(Leases(api, place(settings)), identity(), clock, partial(newest_epoch, following), jitter=_spread)
+
+
+def _spread() -> float:
+    return random.uniform(0.8, 1.2)  # noqa: S311
 
 
 def _replicas(settings: Settings, api: Api, local: Consumers | None) -> Replicas | None:

@@ -56,14 +56,20 @@ class Followed(Generic[T]):
                 )
                 for place in namespaces or (None,)
             }
+        self.resource = resource
         self.reflectors = tuple(of.values())
         stores = {place: each.store for place, each in of.items()}
         self.store: Mapping[Key, T] = stores[""] if "" in stores else _Parts(stores, _NAME if names else _NAMESPACE)
 
-    def subscribe(self, on_change: Callable[[Key, T | None, T | None], None]) -> None:
-        """Tell of each change from now on."""
-        for each in self.reflectors:
-            each.subscribe(on_change)
+    def subscribe(self, on_change: Callable[[Key, T | None, T | None], None]) -> Callable[[], None]:
+        """Tell of each change from now on; what is returned ends that."""
+        ends = [each.subscribe(on_change) for each in self.reflectors]
+
+        def end() -> None:
+            for each in ends:
+                each()
+
+        return end
 
     async def synced(self) -> None:
         """Wait for the first list of each."""

@@ -17,8 +17,10 @@ from typing import Any, Final, Protocol
 import structlog
 
 from configregistry.app import pauses
+from configregistry.app.consistency import Consistency
 from configregistry.app.deciding import Deciding
 from configregistry.app.following import Following
+from configregistry.app.leading import place
 from configregistry.app.serving import Serving, listening
 from configregistry.clock import SystemClock
 from configregistry.kube.client import Api, connect
@@ -30,11 +32,13 @@ from configregistry.kube.preflight import (
     REVIEW_NEEDS,
     SERVE_NEEDS,
     check_rights,
+    lease_needs,
     namespace_needs,
     preflight,
 )
 from configregistry.serve import Probes
 from configregistry.settings import Settings
+from configregistry.telemetry import tracing
 from configregistry.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
@@ -90,8 +94,16 @@ class Program:
         self._api = api
         self._filled = False
         clock = SystemClock()
-        metrics = Metrics(env=settings.env, cluster=settings.cluster, per_registry=settings.registry_metrics)
+        metrics = Metrics(
+            env=settings.env,
+            cluster=settings.cluster,
+            per_registry=settings.registry_metrics,
+            decides=settings.decides,
+            serves=settings.serves,
+        )
+        api.count(metrics.asked)
         self._following = Following(api, settings.namespaces, decide=settings.decides)
+        metrics.watch_staleness(self._following.staleness)
         self._halves: list[Half] = []
         serving = Serving(settings, api, self._following, clock, metrics) if settings.serves else None
         if settings.decides:
@@ -99,6 +111,13 @@ class Program:
             self._halves.append(Deciding(settings, api, self._following, clock, metrics, local))
         if serving is not None:
             self._halves.append(serving)
+        self._consistency = Consistency(
+            api,
+            self._following.all,
+            serving.published if serving is not None else None,
+            metrics,
+            interval=settings.consistency_interval,
+        )
         checks: dict[str, Callable[[], str | None]] = {"api": self._following.waits}
         for half in self._halves:
             checks.update(half.ready)
@@ -126,6 +145,7 @@ class Program:
         """Have all parts run until `stop` is set; an end of one by itself is a defect, and ends the program."""
         parts = [reflector.run() for followed in self._following.all for reflector in followed.reflectors]
         parts += [part for half in self._halves for part in half.parts()]
+        parts.append(self._consistency.run())
         begun, stopped = asyncio.create_task(self._begin()), asyncio.create_task(stop.wait())
         tasks = [asyncio.create_task(part) for part in parts]
         waiting: set[asyncio.Task[Any]] = {begun, stopped, *tasks}
@@ -187,6 +207,9 @@ async def _preflight(settings: Settings, api: Api) -> None:
     await preflight(api, settings.namespaces or None, needs, kinds)
     if settings.decides:
         await check_rights(api, None, (*POLICY_NEEDS, *namespace_needs(settings.namespaces)))
+        if settings.leader_election:
+            lease = place(settings)
+            await check_rights(api, (lease.namespace,), lease_needs(lease.name))
     if settings.auth == "kubernetes":
         await check_rights(api, None, REVIEW_NEEDS)
     if settings.replica_service:
@@ -216,5 +239,15 @@ def main(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; gives the exit code. Raises `ConfigRegistryError` for what a person can mend."""
     pauses.starting()
     _open_files()
-    asyncio.run(_run(settings))
+    tracing.configure(_service(settings))
+    try:
+        asyncio.run(_run(settings))
+    finally:
+        tracing.close()
     return 0
+
+
+def _service(settings: Settings) -> str:
+    """What traces call this process, unless OTEL_SERVICE_NAME says otherwise."""
+    halves = {(True, False): "-controller", (False, True): "-serve"}
+    return f"configregistry{halves.get((settings.decides, settings.serves), '')}"

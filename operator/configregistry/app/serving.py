@@ -23,11 +23,14 @@ from configregistry.kube.paths import REVISIONS
 from configregistry.kube.reviews import ApiReviews
 from configregistry.serve import App, HttpServer, HttpServerFailed, Hydrator, Loop, Service, serve_http
 from configregistry.serve.auth import KubernetesGuard, Streams, Times
+from configregistry.serve.consistency import PublishedCheck
 from configregistry.serve.consumers import Consumers
 from configregistry.serve.hotkeys import HotKeys, HotLimits, Lag
+from configregistry.serve.traced import TracedApp
 from configregistry.serve.wire import TlsFiles
 from configregistry.serve.wire.certificates import NoCertificate
 from configregistry.settings import Settings
+from configregistry.telemetry import tracing
 from configregistry.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
@@ -78,6 +81,11 @@ class Serving:
         return self._service.consumers
 
     @property
+    def published(self) -> PublishedCheck:
+        """What tells whether this process serves what it should."""
+        return PublishedCheck(self._hydrator, self._following.registries.store)
+
+    @property
     def ready(self) -> Mapping[str, Callable[[], str | None]]:
         """What readiness waits for beside the lists."""
         return {"hydrate": self._hydrator.waits}
@@ -97,7 +105,7 @@ class Serving:
         )
         with listening("--port", settings.host, settings.port):
             self._server = await serve_http(
-                app,
+                TracedApp(app) if tracing.on() else app,
                 settings.host,
                 settings.port,
                 tls=_tls(settings),

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import click
 from click.shell_completion import get_completion_class
 
-from configregistry import __version__
+from configregistry import __version__, failpoints
 from configregistry.errors import ConfigRegistryError, UsageError
 from configregistry.model.durations import parse_duration
 from configregistry.settings import Settings
@@ -151,6 +151,14 @@ _COMMON = _options(
     click.option("--env", default="", help="Value of the label env of metrics."),
     click.option("--cluster", default="", help="Value of the label cluster of metrics."),
     click.option(
+        "--consistency-interval",
+        default="5m",
+        show_default=True,
+        callback=_seconds,
+        metavar="DURATION",
+        help="Compare memory with the API server so often, and put right what differs; 0s: never.",
+    ),
+    click.option(
         "--registry-metrics/--no-registry-metrics",
         default=True,
         show_default=True,
@@ -198,6 +206,20 @@ _DECIDING = _options(
         callback=_seconds,
         metavar="DURATION",
         help="Tell of a registry as unused that nobody has read for so long.",
+    ),
+    click.option(
+        "--leader-election/--no-leader-election",
+        default=True,
+        show_default=True,
+        help="Decide only while holding a Lease. Without it there must be one process alone.",
+    ),
+    click.option(
+        "--lease",
+        default="",
+        metavar="NAMESPACE/NAME",
+        callback=_object,
+        show_default="configregistry in the pod's namespace, or the first --namespace, or default",
+        help="The Lease; processes that look after the same namespaces must name the same.",
     ),
 )
 _REPLICAS = _options(
@@ -316,6 +338,7 @@ def _main(host: str, log_format: str, log_level: str, allow_unauthenticated: boo
     if options.get("replicas") and options.get("replica_service"):
         raise UsageError("--replica and --replica-service: expected one of the two")
     logs.configure(log_format, log_level)
+    failpoints.arm(os.environ)
     # Imported late: `--help` and `completion` must not pay for a Kubernetes client (0.6 s, 56 MiB).
     from configregistry.app import main  # noqa: PLC0415
 

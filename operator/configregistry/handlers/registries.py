@@ -7,6 +7,7 @@ from typing import Any
 
 import kopf
 
+from configregistry import failpoints
 from configregistry.model.names import GROUP, PLURAL, VERSION
 
 
@@ -18,4 +19,5 @@ def register(registry: kopf.OperatorRegistry, enqueue: Callable[[str, str], None
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry, id="queue")
     def _event(namespace: str | None, name: str | None, **_: Any) -> None:
         if namespace and name:
+            failpoints.reach("queue.named")
             enqueue(namespace, name)

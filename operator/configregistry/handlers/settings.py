@@ -64,7 +64,8 @@ def login_with(kubeconfig: str | None, context: str | None) -> Login:
             certificate_path=configuration.cert_file,
             private_key_path=configuration.key_file,
             scheme="Bearer" if token else None,
-            token=token.removeprefix("Bearer ").strip() if token else None,
+            # A pod's account is "bearer TOKEN" there, a kubeconfig's "Bearer TOKEN".
+            token=token.split()[-1] if token else None,
         )
 
     return login

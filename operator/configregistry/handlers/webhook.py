@@ -26,6 +26,7 @@ from aiohttp import web
 from configregistry.admission.request import UnreadableReview, outline
 from configregistry.admission.review import Answer
 from configregistry.model.names import GROUP, PLURAL, VERSION
+from configregistry.telemetry import tracing
 
 HANDLER: Final = PLURAL
 PATH: Final = f"/validate/{HANDLER}"
@@ -58,7 +59,9 @@ class Server:
             except UnreadableReview as error:
                 raise web.HTTPBadRequest(text=str(error)) from None
             _BYTES.set(raw)
-            return web.json_response(await ask(shown, webhook=HANDLER))
+            # An API server that traces says so; kopf's tasks inherit it as they do the bytes.
+            with tracing.joined(request.headers.get(tracing.HEADER, "")):
+                return web.json_response(await ask(shown, webhook=HANDLER))
 
         app = web.Application(client_max_size=LARGEST)
         app.router.add_post(PATH, answer)

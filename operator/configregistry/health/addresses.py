@@ -13,16 +13,20 @@ from typing import Final
 _NOWHERE: Final = ip_network("0.0.0.0/8")
 """Linux takes 0.0.0.0 for this host; the rest of "this network" has no use either."""
 
-_METADATA: Final = IPv6Address("fd00:ec2::254")
-"""The one metadata service that does not answer on a link-local address."""
+_METADATA: Final = frozenset(
+    map(ip_address, ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"))
+)
+"""Metadata services that do not answer on a link-local address: of AWS and Google by IPv6, of Alibaba, of Azure's
+host (which gives certificates and settings to any process of its machines), of Oracle."""
 
 _CARRIERS: Final = (
     (IPv6Network("64:ff9b::/96"), 0),
     (IPv6Network("64:ff9b:1::/48"), 0),
     (IPv6Network("::/96"), 0),
+    (IPv6Network("::ffff:0:0:0/96"), 0),
     (IPv6Network("2002::/16"), 80),
 )
-"""IPv6 networks that carry an IPv4 address and its shift: NAT64, IPv4-compatible, 6to4."""
+"""IPv6 networks that carry an IPv4 address and its shift: NAT64, IPv4-compatible, IPv4-translated (SIIT), 6to4."""
 
 
 def refusal(address: str) -> str | None:
@@ -41,7 +45,7 @@ def _refusal(address: IPv4Address | IPv6Address) -> str | None:
         return "link-local"
     if address.is_unspecified or address in _NOWHERE:
         return "unspecified"
-    if address == _METADATA:
+    if address in _METADATA:
         return "metadata service"
     if isinstance(address, IPv6Address):
         return next((reason for inner in _carried(address) if (reason := _refusal(inner))), None)
@@ -53,4 +57,6 @@ def _carried(address: IPv6Address) -> list[IPv4Address]:
     found = [IPv4Address(int(address) >> shift & 0xFFFFFFFF) for net, shift in _CARRIERS if address in net]
     if address.ipv4_mapped is not None:
         found.append(address.ipv4_mapped)
+    if address.teredo is not None:
+        found += address.teredo
     return found

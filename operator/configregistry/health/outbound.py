@@ -31,6 +31,7 @@ from configregistry import __version__
 from configregistry.errors import ConfigRegistryError, FieldError
 from configregistry.health.addresses import refusal
 from configregistry.health.resolver import Resolver
+from configregistry.telemetry import tracing
 
 MAX_BODY: Final = 1024 * 1024
 """Bytes of an answer that are read; a longer one is not an answer."""
@@ -76,7 +77,7 @@ class Outbound:
         self,
         *,
         allow_local: bool,
-        trace: Callable[[], Mapping[str, str]] = dict,
+        trace: Callable[[], Mapping[str, str]] = tracing.headers,
         resolver: AbstractResolver | None = None,
     ) -> None:
         self._allow_local = allow_local

@@ -23,6 +23,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
+from configregistry import failpoints
 from configregistry.clock import Clock, timestamp
 from configregistry.errors import ConfigRegistryError
 from configregistry.health.kinds import PROBES, Kind, kind_of
@@ -31,6 +32,7 @@ from configregistry.health.unsaved import URGENT, Unsaved
 from configregistry.rollout.gates import effective
 from configregistry.rollout.observation import CheckReport, Probe, Verdict
 from configregistry.rollout.plan import CheckPlan
+from configregistry.telemetry import tracing
 
 _GRACE: Final = 1.0
 """Seconds beyond a probe's own timeout after which it is given up from outside."""
@@ -62,6 +64,8 @@ class _Watched:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     """The stage changed, something was saved, or there are news."""
     task: asyncio.Task[None] | None = None
+    trace: str = ""
+    """Whose trace the probes belong to: the one that is being followed when `watch` is called."""
 
     def due(self, now: float) -> float:
         """When the next probe starts."""
@@ -145,6 +149,7 @@ class Runner:
             if watched.get(gone.plan.name) is not gone:
                 _cancel(gone.task)
         for new in watched.values():
+            new.trace = tracing.here()
             if new.task is None:
                 new.task = self._start(self._loop(key, new), f"check {new.plan.name} of {key.namespace}/{key.registry}")
 
@@ -190,11 +195,21 @@ class Runner:
     async def _loop(self, key: RolloutKey, watched: _Watched) -> None:
         while True:
             await self._until_due(watched)
+            failpoints.reach("check.due")
             stage, watched.early = watched.stage, False
             watched.asked = stage, self._clock.monotonic()
-            finding = await self._ask(key, watched, stage)
+            failpoints.reach("check.asked")
+            about: dict[str, tracing.Value] = {"check": watched.plan.name, "version": key.version}
+            place = {"namespace": key.namespace, "registry": key.registry}
+            with tracing.part("check", watched.trace, **place, **about) as span:
+                finding = await self._ask(key, watched, stage)
+                span.set(verdict=finding.verdict.value, value=finding.value)
+                if finding.verdict in URGENT:
+                    span.fail(finding.message)
+            failpoints.reach("check.answered")
             probe = Probe(finding.verdict, finding.value, finding.message, timestamp(self._clock.wall()))
             tell = _take(watched, probe, stage)
+            failpoints.reach("check.taken")
             self._call(self._probed, key, watched.plan, probe)
             if tell:
                 self._call(self._changed, key)
@@ -260,7 +275,7 @@ class Runner:
         try:
             function(*arguments)
         except Exception:
-            _logger.exception("telling of a probe failed")
+            _logger.exception("telling of a probe failed", of=str(arguments[0]) if arguments else "")
 
 
 def _take(watched: _Watched, probe: Probe, stage: StageKey) -> bool:

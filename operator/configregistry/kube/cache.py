@@ -18,6 +18,7 @@ import msgspec
 import structlog
 
 from configregistry.kube.objects import HasMeta, Key
+from configregistry.kube.timeline import number
 
 T = TypeVar("T", bound=HasMeta)
 OnChange = Callable[[Key, T | None, T | None], None]
@@ -42,7 +43,7 @@ class Cache(Generic[T]):
         count: Callable[[str], None],
     ) -> None:
         self._name = name
-        self._decode = decode
+        self.decode: Final = decode
         self._count = count
         self._objects: dict[Key, T] = {}
         self._unreadable: dict[Key, Unreadable] = {}
@@ -58,7 +59,7 @@ class Cache(Generic[T]):
     def read(self, raw: bytes | msgspec.Raw) -> T | tuple[Key, Unreadable] | None:
         """Decode an object; where that fails, say which one it is, or None if even that fails."""
         try:
-            return self._decode(raw)
+            return self.decode(raw)
         except Exception as error:  # noqa: BLE001 - a decoder is the caller's: anything may come
             self._count("Unreadable")
             try:
@@ -82,7 +83,7 @@ class Cache(Generic[T]):
         if old is not None and old.meta.uid != read.meta.uid:
             self.remove(key)
             old = None
-        if old is None or old.meta.resource_version != read.meta.resource_version:
+        if old != read:  # not only another resourceVersion: what was damaged here is mended by the next list
             self._objects[key] = read
             self._tell(key, old, read)
 
@@ -92,6 +93,18 @@ class Cache(Generic[T]):
         old = self._objects.pop(key, None)
         if old is not None:
             self._tell(key, old, None)
+
+    def goes_back(self, all_read: Iterable[T | tuple[Key, Unreadable] | None]) -> bool:
+        """Whether a list has an object in an older state than the one that is kept."""
+        for each in all_read:
+            if each is None or isinstance(each, tuple):
+                continue
+            kept = self._objects.get(each.meta.key)
+            if kept is None or kept.meta.uid != each.meta.uid:
+                continue
+            if number(each.meta.resource_version) < number(kept.meta.resource_version):
+                return True
+        return False
 
     def replace(self, all_read: Iterable[T | tuple[Key, Unreadable] | None]) -> None:
         """Make the store equal to a whole list; differences are told, deletions first."""

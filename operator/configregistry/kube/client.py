@@ -11,8 +11,9 @@ event loop that made it.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Self
@@ -20,6 +21,7 @@ from typing import Any, Final, Self
 import aiohttp
 import msgspec
 
+from configregistry import failpoints
 from configregistry.kube.access import Access, load_access
 from configregistry.kube.connection import Connection, Timeouts, translated
 from configregistry.kube.failures import (
@@ -30,6 +32,8 @@ from configregistry.kube.failures import (
     Unavailable,
     from_answer,
 )
+from configregistry.kube.fence import Fence
+from configregistry.telemetry import tracing
 
 __all__ = ["Api", "ApiError", "Conflict", "NotFound", "Timeouts", "Unavailable", "connect"]
 
@@ -54,6 +58,17 @@ class Api:
         self.timeouts = timeouts
         self._connection = Connection(access, timeouts, reload)
         self._places = asyncio.Semaphore(MAX_CONCURRENT)
+        self._passage: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    def fenced(self, fence: Fence) -> Api:
+        """The same client, each write of which has to pass the fence; raises `NotLeading` where it may not."""
+        view = copy.copy(self)
+        view._passage = fence.passage  # noqa: SLF001 - its own
+        return view
+
+    def count(self, asked: Callable[[str, int], None]) -> None:
+        """Tell of each request from now on: its method or `WATCH`, and the status of the answer; 0: none came."""
+        self._connection.asked = asked
 
     @property
     def host(self) -> str:
@@ -155,17 +170,23 @@ class Api:
     ) -> bytes:
         what = f"{method} {path}"
         write = method != "GET"
-        headers = {"Accept": accept} if body is None else {"Accept": accept, "Content-Type": kind}
+        headers = {"Accept": accept, **tracing.headers(), **({} if body is None else {"Content-Type": kind})}
         sent = False
         try:
             with translated(what, write=write):
                 async with asyncio.timeout(seconds or self.timeouts.total), self._places:
-                    sent = True
-                    response = await self._connection.send(method, path, params=params, headers=headers, body=body)
-                    async with response:
-                        if HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
-                            return await response.read()
-                        raise await _failure(response, what, write=write)
+                    # Asked here and not earlier: who waited for a place may have waited for too long.
+                    with self._passage() if write else nullcontext():
+                        failpoints.request(method, path, "before")
+                        sent = True
+                        response = await self._connection.send(method, path, params=params, headers=headers, body=body)
+                        async with response:
+                            failpoints.request(method, path, "sent")
+                            if HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
+                                answer = await response.read()
+                                failpoints.request(method, path, "answered")
+                                return answer
+                            raise await _failure(response, what, write=write)
         except Unavailable as error:
             if not sent:
                 error.outcome_unknown = False

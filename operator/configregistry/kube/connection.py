@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -64,7 +65,11 @@ class Connection:
         self._renewal: asyncio.Task[None] | None = None
         self._renewed_at = float("-inf")
         self._session = _session(access)
+        self._answers: weakref.WeakSet[aiohttp.ClientResponse] = weakref.WeakSet()
+        """Of the present session."""
         self._old: set[asyncio.Task[None]] = set()
+        self.asked: Callable[[str, int], None] = lambda _verb, _status: None
+        """Is told of each request and the status of its answer; 0: none came."""
 
     async def close(self) -> None:
         """End every connection."""
@@ -85,6 +90,23 @@ class Connection:
         idle: float | None = None,
     ) -> aiohttp.ClientResponse:
         """Send a request and await the head of its answer, which the caller must close."""
+        status = 0
+        try:
+            response = await self._answered(method, path, headers, params, body, idle)
+            status = response.status
+        finally:
+            self.asked(method if idle is None else "WATCH", status)
+        return response
+
+    async def _answered(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        params: Mapping[str, str] | None,
+        body: bytes | None,
+        idle: float | None,
+    ) -> aiohttp.ClientResponse:
         response = await self._send(method, path, headers, params, body, idle)
         if response.status == HTTPStatus.UNAUTHORIZED and self._reload is not None:
             response.close()
@@ -103,7 +125,8 @@ class Connection:
     ) -> aiohttp.ClientResponse:
         access = self.access
         token = await access.token()
-        return await self._session.request(
+        session, answers = self._session, self._answers
+        answer = await session.request(
             method,
             access.host + path,
             params=params,
@@ -114,6 +137,8 @@ class Connection:
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=None, connect=self._timeouts.connect, sock_read=idle),
         )
+        answers.add(answer)
+        return answer
 
     async def _renew(self, reload: Callable[[], Awaitable[Access]]) -> None:
         """Read the credentials anew, once for all who ask; a plugin may outlast one request."""
@@ -132,9 +157,10 @@ class Connection:
         except Exception as error:  # noqa: BLE001 - the old credentials may still do
             _log.warning("credentials not renewed", error=str(error))
             return
-        old, self._session, self.access = self._session, fresh, access
+        old, answers = self._session, self._answers
+        self._session, self._answers, self.access = fresh, weakref.WeakSet(), access
         # Requests under way end before this; watches are cut, and opened again where they stood.
-        closing = asyncio.create_task(_close_later(old, 2 * self._timeouts.total))
+        closing = asyncio.create_task(_close_later(old, answers, 2 * self._timeouts.total))
         self._old.add(closing)
         closing.add_done_callback(self._old.discard)
         _log.info("credentials renewed")
@@ -199,8 +225,13 @@ def _socket(address: tuple[Any, ...]) -> socket.socket:
     return made
 
 
-async def _close_later(session: aiohttp.ClientSession, seconds: float) -> None:
+async def _close_later(
+    session: aiohttp.ClientSession, answers: weakref.WeakSet[aiohttp.ClientResponse], seconds: float
+) -> None:
     try:
         await asyncio.sleep(seconds)
     finally:
+        # Each by itself: a session that is closed wakes nobody who reads, and a watch would wait for ever.
+        for answer in list(answers):
+            answer.close()
         await session.close()

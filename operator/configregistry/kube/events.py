@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import structlog
 
+from configregistry import failpoints
 from configregistry.clock import Clock, SystemClock
 from configregistry.kube.backoff import Backoff
 from configregistry.kube.client import Api
@@ -110,6 +111,8 @@ class Recorder:
             await self._woken.wait()
             while self._waiting:
                 key = next(iter(self._waiting))
+                failpoints.about(key.name)
+                failpoints.reach("events.woken")
                 await self._deliver(key, self._waiting.pop(key))
             self._woken.clear()
             self._idle.set()
@@ -137,12 +140,14 @@ class Recorder:
                 break
             except Exception:  # noqa: BLE001 - logged; the next event is another matter
                 self.dropped += 1
-                _log.exception("event not told", reason=key.note.reason)
+                _log.exception("event not told", namespace=key.namespace, registry=key.name, reason=key.note.reason)
                 return
             else:
                 return
         self.dropped += 1
-        _log.warning("event not told", reason=key.note.reason, note=key.note.message, error=str(failure))
+        # Not the note: it may quote values of the configuration.
+        told = {"namespace": key.namespace, "registry": key.name, "reason": key.note.reason}
+        _log.warning("event not told", **told, error=str(failure))
 
     async def _send(self, key: _Key, waiting: _Waiting, event: str) -> None:
         now = self._clock.monotonic()
@@ -152,7 +157,9 @@ class Recorder:
             series = {"count": count, "lastObservedTime": _micro(waiting.at)}
             path = EVENTS.path(key.namespace, known.event)
             try:
+                failpoints.reach("events.again.before")
                 await self._api.patch(path, msgspec.json.encode({"series": series}))
+                failpoints.reach("events.again.after")
             except NotFound:
                 pass  # it expired: begin anew
             else:
@@ -160,7 +167,9 @@ class Recorder:
                 return
         try:
             body = self._event(key, waiting, event)
+            failpoints.reach("events.new.before")
             await self._api.create(EVENTS.path(key.namespace), msgspec.json.encode(body))
+            failpoints.reach("events.new.after")
         except AlreadyExists:
             pass  # the attempt before had come through
         self._remember(key, _Series(event, waiting.times, now))

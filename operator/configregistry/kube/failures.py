@@ -112,6 +112,10 @@ class Unavailable(ApiError):  # noqa: N818
     """No answer, a 5xx, or an answer that no API server gives. Says nothing about the object."""
 
 
+class NotLeading(ApiError):  # noqa: N818
+    """Never sent: this process does not lead (any more), so it may not write."""
+
+
 class NoClusterError(UsageError):
     """No API server can be talked to; the message says what to do."""
 

@@ -79,8 +79,6 @@ CONTROLLER_NEEDS: Final = (
 """What the controller needs in each namespace; its Lease is asked for where that is."""
 POLICY_NEEDS: Final = _needs(ROLLOUT_POLICIES, "get", "list", "watch")
 """What the controller needs besides in the whole cluster; and see `namespace_needs`."""
-LEASE_NEEDS: Final = _needs(LEASES, "get", "create", "update")
-"""What an election needs in the namespace of its Lease."""
 ENDPOINT_NEEDS: Final = _needs(ENDPOINT_SLICES, "list")
 """What finding the replicas needs in the namespace of their Service."""
 
@@ -89,6 +87,11 @@ def namespace_needs(namespaces: Sequence[str]) -> tuple[Need, ...]:
     """What the controller needs to see which policies namespaces name; empty: all that there are."""
     verbs = ("get", "list", "watch")
     return tuple(Need(verb, NAMESPACES, name=name) for name in namespaces or ("",) for verb in verbs)
+
+
+def lease_needs(name: str) -> tuple[Need, ...]:
+    """What an election needs in the namespace of its Lease: of that one alone, which cannot be made by name."""
+    return (Need("create", LEASES), Need("get", LEASES, name=name), Need("update", LEASES, name=name))
 
 
 class _Review(msgspec.Struct, frozen=True):
@@ -130,7 +133,7 @@ async def check_rights(api: Api, namespaces: Sequence[str] | None, needs: Sequen
             for place, rights in lacking.items()
         )
         raise NotPermittedError(
-            f"these credentials may not: {told}. Give them these rights (docs/serving.md has the roles), "
+            f"these credentials may not: {told}. Give them these rights (the chart does, docs/serving.md lists them), "
             "or name the namespaces in which they have them"
         )
 

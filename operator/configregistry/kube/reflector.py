@@ -15,6 +15,13 @@ minute: an end on time is its word that all was told. Beyond that (`Timeouts.idl
 Once a watch has ended, staleness counts from its end where the server ended it, and from its last
 byte where silence did: nobody can say what happened since.
 
+When etcd is restored from a backup, resourceVersions go back, and a watch from one that is not there
+yet is accepted and tells nothing until the new history has grown past it (kubernetes#107457). So where
+a watch did not end on time, the server is asked how far it is before it is watched again. Lists that
+are older than what is known may come from a server that is merely behind; what `timeline` believes is
+followed, said once, and told to who asked (`subscribe_rewound`). A list that is not older, but has an
+object in an older state, needs no second look: no one history has both.
+
 It must never end, whatever the server answers; never drop an object because of an error; never go
 back to an older state because one answer was older; never let a subscriber's failure or one
 unreadable object stop the rest. It knows nothing of what the objects mean.
@@ -26,7 +33,8 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, Generic, TypeVar
+from types import MappingProxyType
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 import structlog
@@ -48,6 +56,7 @@ from configregistry.kube.failures import (
 )
 from configregistry.kube.objects import HasMeta, Key
 from configregistry.kube.paths import METADATA, METADATA_LIST
+from configregistry.kube.timeline import Timeline, number
 
 T = TypeVar("T", bound=HasMeta)
 
@@ -60,14 +69,22 @@ but at a sixth of its own cost (10,000 of 3 KiB: 0.9 s of processor against 5.8 
 is held in memory for a moment, so this is for what has small objects."""
 LIST_SECONDS: Final = 30.0
 """For one page: it may hold hundreds of large objects."""
-OLDER_LISTS: Final = 3
-"""So many lists in a row that are older than what is known are believed: etcd was restored."""
 FRESH_START: Final = 3
 """So many refusals in a row without an event between them, and everything is listed again."""
 SHORT: Final = 1.0
 """A watch that ends sooner without a word counts as a failure."""
 
 _log = structlog.get_logger(__name__)
+
+
+class Source(NamedTuple, Generic[T]):
+    """What a reflector reads, for whoever reads the same to compare."""
+
+    path: str
+    params: Mapping[str, str]
+    decode: Callable[[bytes | msgspec.Raw], T]
+    accept_list: str
+    accept: str
 
 
 class Reflector(Generic[T]):
@@ -109,8 +126,16 @@ class Reflector(Generic[T]):
         self._refusals = 0
         self._version = ""
         """Where to go on watching; empty: list first."""
-        self._newest = 0
-        self._older_lists = 0
+        self._timeline = Timeline()
+        self._on_time = True
+        """How the last watch ended."""
+        self._rewinds = 0
+        self._rewound: list[Callable[[], None]] = []
+        self._lists = 0
+        self._due = False
+        """A list is asked for, whatever the watch says."""
+        self._scope = asyncio.timeout(None)
+        """Of the present watch: a way to end it from outside."""
         self._watching = False
         self._heard = 0.0
         self._contact: float | None = None
@@ -122,6 +147,18 @@ class Reflector(Generic[T]):
         None. What is in the store already is not told again.
         """
         return self._cache.subscribe(on_change)
+
+    def subscribe_rewound(self, told: Callable[[], None]) -> None:
+        """Call `told` whenever what is known turned out to be of a history that the API server has left.
+
+        It is called before the store is made equal to what there is now: from then on objects may be older.
+        """
+        self._rewound.append(told)
+
+    @property
+    def rewinds(self) -> int:
+        """How often the API server went back to an older state for good."""
+        return self._rewinds
 
     @property
     def watching(self) -> bool:
@@ -139,13 +176,45 @@ class Reflector(Generic[T]):
             return 0.0
         return None if self._contact is None else self._clock.monotonic() - self._contact
 
+    @property
+    def source(self) -> Source[T]:
+        """What it reads."""
+        params = MappingProxyType(self._params)
+        return Source(self._path, params, self._cache.decode, self._accept_list, self._accept)
+
+    @property
+    def position(self) -> int:
+        """Everything up to here (a resourceVersion) was told and is in the store; 0: that is not known."""
+        return number(self._version)
+
+    @property
+    def lists(self) -> int:
+        """How many lists have gone into the store."""
+        return self._lists
+
+    def relist(self) -> None:
+        """List anew and make the store equal to that: somebody found that it is not what it should be.
+
+        What is in the store stays until the list is there.
+        """
+        if not self._due:
+            self._due = True
+            if self._watching:
+                self._scope.reschedule(0)
+
     async def run(self) -> None:
         """List and watch, until cancelled."""
         while True:
             try:
-                if not self._version:
+                if self._due or not self._version:
                     await self._list()
-                await self._watch()
+                elif not self._on_time:
+                    await self._look()
+                async with asyncio.timeout(None) as self._scope:
+                    await self._watch()
+            except TimeoutError as error:
+                if not self._scope.expired():
+                    await self._failed(error)
             except Exception as error:  # noqa: BLE001 - it never ends; see above
                 await self._failed(error)
 
@@ -194,25 +263,48 @@ class Reflector(Generic[T]):
             token = page.continue_token
             if not token:
                 break
-        self._check_age(page.resource_version)
+        if not self._timeline.believes(page.resource_version, self._clock.monotonic()):
+            raise self._older(page.resource_version)
         if self._full_page:
             self._page = min(self._full_page, self._page * 2)
+        if self._timeline.went_back or self._cache.goes_back(read):
+            self._rewind(page.resource_version)
         self._cache.replace(read)
+        self._lists += 1
+        self._due = False
         self._version = page.resource_version
-        self._newest = _number(page.resource_version)
+        self._timeline.begin(page.resource_version)
         self._contact = self._clock.monotonic()
         if not self.synced.is_set():
             self.synced.set()
             _log.info("in memory", resource=self.name, objects=len(self.store))
 
-    def _check_age(self, version: str) -> None:
-        if _number(version) >= self._newest:
-            self._older_lists = 0
-            return
-        self._older_lists += 1
-        if self._older_lists < OLDER_LISTS:
-            raise Unavailable(f"a list at {version}, but {self._newest} is known", reason=OLDER)
-        _log.error("the API server went back in time", resource=self.name, to=version)
+    async def _look(self) -> None:
+        """Ask how far the server is: one that was restored would accept a watch from where this store stands."""
+        params = {**self._params, "limit": "1"}
+        page = decode_page(await self._api.list(self._path, params, accept=METADATA_LIST))
+        if self._timeline.is_older(page.resource_version):
+            self._version = ""
+            raise self._older(page.resource_version)
+
+    def _older(self, version: str) -> Unavailable:
+        return Unavailable(f"it is at {version}, but {self._timeline.newest} is known", reason=OLDER)
+
+    def _rewind(self, version: str) -> None:
+        """Another history begins."""
+        self._rewinds += 1
+        _log.error(
+            "the API server went back in time: was etcd restored from a backup? What it has now is followed",
+            resource=self.name,
+            known=self._timeline.newest,
+            now=version,
+        )
+        for told in self._rewound:
+            try:
+                told()
+            except Exception:  # noqa: BLE001 - as for changes: the store must follow all the same
+                self._count("Subscriber")
+                _log.exception("a subscriber failed", resource=self.name)
 
     async def _watch(self) -> None:
         """Follow events from where the store stands, until the watch ends or breaks."""
@@ -223,6 +315,7 @@ class Reflector(Generic[T]):
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(int(seconds)),
         }
+        self._on_time = False
         async with self._api.watch(self._path, params, accept=self._accept) as lines:
             opened = self._heard = self._clock.monotonic()
             before = self._version
@@ -240,6 +333,7 @@ class Reflector(Generic[T]):
                 self._contact = self._heard if silence else self._clock.monotonic()
         if self._version == before and self._contact - opened < SHORT:
             raise Unavailable(f"the watch of {self.name} ended at once", reason=BROKEN)
+        self._on_time = self._contact - opened >= int(seconds) - SHORT
         self._progress()
 
     def _take(self, line: bytes) -> None:
@@ -251,7 +345,7 @@ class Reflector(Generic[T]):
         if event.type == "ERROR":
             raise from_event(bytes(event.object), what=f"WATCH {self._path}")
         version = event.resource_version
-        if _number(version) < _number(self._version):
+        if number(version) < number(self._version):
             known, self._version = self._version, ""
             raise Unavailable(f"an event at {version}, but {known} is known", reason=OLDER)
         if event.type != "BOOKMARK":
@@ -264,7 +358,7 @@ class Reflector(Generic[T]):
                 self._cache.put(read)
         if version != self._version:
             self._version = version
-            self._newest = max(self._newest, _number(version))
+            self._timeline.told(version)
             self._progress()
 
     def _progress(self) -> None:
@@ -273,8 +367,3 @@ class Reflector(Generic[T]):
 
     def _count(self, reason: str) -> None:
         self.errors[reason] += 1
-
-
-def _number(version: str) -> int:
-    """Order of a resourceVersion: they are comparable numbers (KEP-5504); 0 for anything else."""
-    return int(version) if version.isascii() and version.isdigit() else 0

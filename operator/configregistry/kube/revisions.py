@@ -251,7 +251,8 @@ async def _make_way(api: Api, owner: Meta, number: int) -> bool:
     registry = decode_registry(await api.get(REGISTRIES.path(owner.namespace, owner.name)))
     if registry.meta.uid != owner.uid:
         raise Conflict(f"{owner.namespace}/{owner.name} is another object by now")
-    _log.info("version of a deleted namesake removed", namespace=owner.namespace, name=found.meta.name)
+    about = {"namespace": owner.namespace, "registry": owner.name, "version": found.number}
+    _log.info("version of a deleted namesake removed", **about)
     with suppress(NotFound, Conflict):  # somebody was faster
         await api.delete(path, uid=found.meta.uid)
     return True

@@ -5,6 +5,7 @@ Their meaning is kstatus's: Reconciling and Stalled are abnormal-true, Ready sum
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, Literal
 
 import msgspec
@@ -64,6 +65,15 @@ class Condition(msgspec.Struct, frozen=True, rename="camel"):
     message: str = ""
     observed_generation: int = 0
     last_transition_time: str = ""
+
+
+def standing(conditions: Iterable[Condition]) -> str:
+    """Where a registry stands, in one word: why it is stalled, else what is under way, else Ready's reason."""
+    by_type = {condition.type: condition for condition in conditions}
+    for kind in (STALLED, RECONCILING):
+        if kind in by_type and by_type[kind].status == "True":
+            return by_type[kind].reason
+    return by_type[READY].reason if READY in by_type else ""
 
 
 MAX_MESSAGE: Final = 1024

@@ -7,8 +7,10 @@ serve replicas for their consumers (`replicas` says how), for checks and for pru
 
 from __future__ import annotations
 
+from configregistry.reconcile.cluster import VersionIndex
 from configregistry.reconcile.collector import Collector
-from configregistry.reconcile.controller import Controller, Watched
+from configregistry.reconcile.controller import Controller, Watched, policies_of
+from configregistry.reconcile.links import Named
 from configregistry.reconcile.replicas import InProcess, OverHttp, Replicas, at_addresses, of_service
 from configregistry.reconcile.wanted import EXAMINERS
 
@@ -17,9 +19,12 @@ __all__ = [
     "Collector",
     "Controller",
     "InProcess",
+    "Named",
     "OverHttp",
     "Replicas",
+    "VersionIndex",
     "Watched",
     "at_addresses",
     "of_service",
+    "policies_of",
 ]

@@ -14,16 +14,21 @@ from typing import Any, Final
 
 import structlog
 
+from configregistry import failpoints
 from configregistry.clock import Clock
 from configregistry.health import Runner, StageKey
 from configregistry.kube.failures import ApiError, NotFound, Unavailable
 from configregistry.model import conditions
 from configregistry.model.status import Status, parse_status
+from configregistry.reconcile import belief
+from configregistry.reconcile.audit import Ledger, audited
 from configregistry.reconcile.cluster import Cluster
 from configregistry.reconcile.gather import Gathered
 from configregistry.reconcile.memory import Attempt, Key, Recorded
 from configregistry.reconcile.projection import Projected, Projector
 from configregistry.rollout.observation import Decision, Note
+from configregistry.telemetry import tracing
+from configregistry.telemetry.audit import Record
 from configregistry.telemetry.metrics import Metrics
 
 Reported = Callable[[str, str, str], Collection[int] | None]
@@ -59,6 +64,9 @@ class Actor:
         self._reported = reported
         self._again = again
         self._projector = Projector(cluster)
+        self._ledger = Ledger()
+        self._untidy: dict[Key, str] = {}
+        """Why what comes after a decision was refused last."""
         self._projecting: dict[Key, asyncio.Task[None]] = {}
         self._places = asyncio.Semaphore(PROJECTING)
 
@@ -76,21 +84,30 @@ class Actor:
         assert content.json
         followed = status.canary or status.stable
         parent = followed.version if followed else 0
-        info = await self._cluster.record(gathered.object.meta, content, parent, status.last_version)
+        failpoints.reach("act.record.before")
+        with tracing.part("record", **_who(gathered), hash=content.hash) as span:
+            info = await self._cluster.record(gathered.object.meta, content, parent, status.last_version)
+            span.set(version=info.number)
+        failpoints.reach("act.record.after")
         gathered.memory.recorded[info.number] = Recorded(info, self._clock.monotonic())
         note = Note("Normal", "VersionRecorded", f"version {info.number} recorded ({content.keys} keys, {info.hash})")
         self._cluster.tell(gathered.object.meta, (note,))
+        failpoints.reach("act.record.told")
         _log.info("version recorded", **_who(gathered), version=info.number, hash=info.hash, keys=content.keys)
 
     async def commit(self, gathered: Gathered, decision: Decision) -> None:
         """Write the status. Raises `Conflict` when another has changed the object since it was read."""
         memory, before, after = gathered.memory, gathered.status, decision.status
+        self._ledger.settle(gathered.object)
+        notes = (*decision.notes, *_refused(before, after))
+        record = _audited(gathered, after, notes)
         try:
             await self._claim(gathered, after)
-            await self._write(gathered, decision)
+            await self._write(gathered, decision, record)
         except ApiError:
             memory.doubted = True
             raise
+        self._ledger.accepted(gathered.object.meta.key, record)
         if gathered.belief.drifted:
             self._metrics.drift_repairs.inc()
             _log.warning("status was changed by another hand, and is put back", **_who(gathered))
@@ -100,11 +117,12 @@ class Actor:
         memory.saved_at = gathered.at if _stage(before) == _stage(after) else self._clock.monotonic()
         if gathered.rollout is not None:
             self._runner.saved(gathered.rollout, _counts(gathered))
-        notes = (*decision.notes, *_refused(before, after))
         self._cluster.tell(gathered.object.meta, notes)
+        failpoints.reach("act.status.told")
         if after.last_outcome is not None and after.last_outcome != before.last_outcome:
             self._metrics.rollouts.labels(after.last_outcome.result, after.last_outcome.trigger).inc()
-        _log.info("decided", **_who(gathered), **_summary(after), why=_why(notes))
+        if record is None:
+            _log.debug("progress is stored", **_who(gathered), **_summary(after))
 
     async def tidy(self, gathered: Gathered) -> bool:
         """Keep the projection, make versions again that are needed, copy verdicts, prune: after a calm decision.
@@ -112,23 +130,38 @@ class Actor:
         Gives whether all of it was done; what was not holds nothing up, and is tried again later.
         """
         done = True
+        self._ledger.settle(gathered.object)
+        refused = ""
         for step in (self._project, self._restore, self._mark, self._prune):
             try:
+                failpoints.reach("act.tidy.before")
                 done = await step(gathered) and done
             except ApiError as error:
                 done = False
-                _log.warning("not all could be tidied", **_who(gathered), error=str(error))
+                refused = str(error)
+        # Tried every 30 s for as long as it is refused, and told when the reason changes.
+        key = gathered.object.meta.key
+        if refused and self._untidy.get(key) != refused:
+            _log.warning("versions or projection could not be tidied; tried again", **_who(gathered), error=refused)
+        self._untidy.pop(key, None)
+        if refused:
+            self._untidy[key] = refused
+        failpoints.reach("act.tidy.after")
         return done
 
-    async def _write(self, gathered: Gathered, decision: Decision) -> None:
+    async def _write(self, gathered: Gathered, decision: Decision, record: Record | None) -> None:
         memory = gathered.memory
         try:
-            written = await self._cluster.write_status(gathered.object, decision.status)
+            failpoints.reach("act.status.before")
+            with tracing.part("status write", **_who(gathered), **_summary(decision.status)):
+                written = await self._cluster.write_status(gathered.object, decision.status)
+            failpoints.reach("act.status.after")
         except Unavailable as error:
             if error.outcome_unknown:
                 base = gathered.object.meta.resource_version
                 attempt = Attempt(base, decision.status, gathered.rollout, _counts(gathered))
                 memory.attempts = (*(each for each in memory.attempts if each.base == base), attempt)
+                self._ledger.unanswered(base, decision.status, record)
             raise
         memory.attempts = ()
         memory.latest = written
@@ -142,7 +175,9 @@ class Actor:
         for number in sorted(named - known):
             revision = gathered.revisions.get(number)
             if revision is not None and number < before.last_version:
+                failpoints.reach("act.claim.before")
                 await self._cluster.claim(revision)
+                failpoints.reach("act.claim.after")
 
     async def _project(self, gathered: Gathered) -> bool:
         """Keep the ConfigMap of spec.project equal to the stable version."""
@@ -172,9 +207,11 @@ class Actor:
         memory, key, before = gathered.memory, gathered.object.meta.key, gathered.memory.projected
         try:
             async with self._places:
+                failpoints.reach("act.project.before")
                 memory.projected = await kept
+                failpoints.reach("act.project.after")
         except ApiError as error:
-            _log.warning("not all could be tidied", **_who(gathered), error=str(error))
+            _log.warning("the projection could not be written; tried again", **_who(gathered), error=str(error))
         finally:
             del self._projecting[key]
             kept.close()
@@ -192,15 +229,20 @@ class Actor:
         for number in sorted(named - gathered.revisions.keys() - memory.recorded.keys()):
             held = memory.held.get(number)
             if held is None:
-                _log.error("a version that status names is gone, and nobody has its content", **_who(gathered))
+                told = "a version that status names is gone, and nobody has its content"
+                _log.error(told, **_who(gathered), version=number)
                 continue
+            failpoints.reach("act.restore.before")
             await self._cluster.restore(gathered.object.meta, held)
+            failpoints.reach("act.restore.after")
             _log.warning("a version that is in use was deleted, and made again", **_who(gathered), version=number)
         return True
 
     async def _mark(self, gathered: Gathered) -> bool:
         with suppress(NotFound):  # deleted meanwhile; that change comes by itself
+            failpoints.reach("act.mark.before")
             await self._cluster.mark(gathered.status, gathered.revisions)
+            failpoints.reach("act.mark.after")
         return True
 
     async def _prune(self, gathered: Gathered) -> bool:
@@ -209,7 +251,9 @@ class Actor:
         limit, pinned = gathered.spec.revision_history_limit, gathered.spec.pinned_version
         meta, now = gathered.object.meta, gathered.observation.now
         reported = partial(self._reported, meta.namespace, meta.name, meta.uid)
+        failpoints.reach("act.prune.before")
         pruned = await self._cluster.prune(meta, gathered.status, gathered.revisions, limit, pinned, now, reported)
+        failpoints.reach("act.prune.after")
         if pruned:
             told = f"versions {', '.join(map(str, pruned))} deleted: revisionHistoryLimit is {limit}"
             self._cluster.tell(meta, (Note("Normal", "VersionPruned", told),))
@@ -240,17 +284,17 @@ def _refused(before: Status, after: Status) -> tuple[Note, ...]:
     return (Note("Warning", "InvalidSpec", message),) if message and message != said(before) else ()
 
 
-def _summary(status: Status) -> dict[str, int | None]:
-    return {
-        "stable": status.stable.version if status.stable else None,
-        "canary": status.canary.version if status.canary else None,
-        "weight": status.canary.weight if status.canary else None,
-        "revision": status.revision,
-    }
+def _summary(status: Status) -> dict[str, int]:
+    out = {"canary": status.canary.version, "weight": status.canary.weight} if status.canary else {}
+    return {"stable": status.stable.version if status.stable else 0, **out, "revision": status.revision}
 
 
-def _why(notes: tuple[Note, ...]) -> str:
-    return "; ".join(note.message for note in notes) or "progress"
+def _audited(gathered: Gathered, after: Status, notes: tuple[Note, ...]) -> Record | None:
+    meta, spec, found = gathered.object.meta, gathered.spec, None
+    if gathered.belief.drifted:
+        found = belief.readable(gathered.object.status, gathered.memory.uid) or Status()
+    follows = spec is None or bool(spec.data_from)
+    return audited(meta, gathered.status, after, notes, follows=follows, found=found)
 
 
 def _who(gathered: Gathered) -> dict[str, str]:

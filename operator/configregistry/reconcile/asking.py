@@ -17,16 +17,19 @@ import resource
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import structlog
 
+from configregistry import failpoints
 from configregistry.clock import Clock
 from configregistry.errors import ConfigRegistryError
 from configregistry.health import Answer
 from configregistry.kube.backoff import Backoff
 from configregistry.model.conditions import cut
-from configregistry.model.hook_messages import DELIVERY
+from configregistry.model.hook_messages import DELIVERY, Said
+from configregistry.telemetry import tracing
 
 AT_ONCE: Final = 256
 """First tries at once, at most: each may hold half a megabyte of content."""
@@ -63,6 +66,9 @@ class Post(NamedTuple):
     body: bytes
     delivery: str
     within: float
+    span: str = "ask"
+    about: Mapping[str, tracing.Value] = MappingProxyType({})
+    """What a span of each try is called and says."""
 
 
 @dataclass(eq=False, slots=True)
@@ -148,6 +154,7 @@ class Asker:
     async def _until_answered(self, ask: Ask[_T]) -> None:
         backoff = Backoff(self._first, self._most, self._jitter)
         while True:
+            failpoints.reach("asking.place.before")
             async with self._failed if ask.failures else self._new:
                 try:
                     ask.answer = await self._once(ask)
@@ -157,28 +164,37 @@ class Asker:
                     # A defect of ours: its text may hold anything, so only the log gets it, and once.
                     told = f"asking raised {type(error).__name__}"
                     if ask.failure != told:
-                        _log.exception("asking raised")
+                        task = asyncio.current_task()
+                        _log.exception("asking raised", asked=task.get_name() if task else "")
                     ask.failure = told
             if ask.answer is None:
                 ask.failures += 1
             if not self._heard(ask) or ask.answer is not None:
                 return
+            failpoints.reach("asking.again.before")
             await self._sleep(backoff.next())
 
     async def _once(self, ask: Ask[_T]) -> _T:
         """One try. Raises `ConfigRegistryError` or `ValueError` where there is no answer."""
         post = ask.make()
-        answer = await self._outbound.request(
-            "POST",
-            post.url,
-            within=post.within,
-            body=post.body,
-            headers={"Content-Type": "application/json", "Accept": "application/json", DELIVERY: post.delivery},
-        )
-        if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
-            note = f" ({answer.note})" if answer.note else ""
-            raise ValueError(f"got status {answer.status}, expected 2xx{note}")
-        return ask.read(answer.body)
+        failpoints.reach("asking.send.before")
+        with tracing.part(post.span, **post.about) as span:
+            answer = await self._outbound.request(
+                "POST",
+                post.url,
+                within=post.within,
+                body=post.body,
+                headers={"Content-Type": "application/json", "Accept": "application/json", DELIVERY: post.delivery},
+            )
+            span.set(status=answer.status)
+            failpoints.reach("asking.send.after")
+            if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
+                note = f" ({answer.note})" if answer.note else ""
+                raise ValueError(f"got status {answer.status}, expected 2xx{note}")
+            said = ask.read(answer.body)
+            if isinstance(said, Said):
+                span.set(verdict="Allowed" if said.allowed else "Refused")
+            return said
 
     def _heard(self, ask: Ask[_T]) -> bool:
         """Tell of a try; an error there is not ours, and ends nothing."""

@@ -20,10 +20,14 @@ from configregistry.rollout.machine import gives
 
 
 class Belief(NamedTuple):
-    """`status` is what to decide on; `drifted`: the object holds another one, which is to be put right."""
+    """`status` is what to decide on; `drifted`: the object holds another one, which is to be put right.
+
+    `epoch`: of the leader that wrote what the object holds.
+    """
 
     status: Status
     drifted: bool
+    epoch: int = 0
 
 
 def newest(memory: Memory, seen: RegistryObject) -> RegistryObject:
@@ -70,11 +74,11 @@ def believed(memory: Memory, observed: Status | None, revisions: Mapping[int, Re
         memory.written, memory.saved_at = _first(memory.uid, observed, revisions), now
     known, there = memory.written, observed or Status()
     if there == known:
-        return Belief(known, drifted=False)
+        return Belief(known, drifted=False, epoch=there.leader_epoch)
     if there.revision >= known.revision:
         # What the hand wrote may have been served by now under that revision.
         known = replace(known, revision=there.revision + (gives(there) != gives(known)))
-    return Belief(known, drifted=True)
+    return Belief(known, drifted=True, epoch=there.leader_epoch)
 
 
 def _first(uid: str, observed: Status | None, revisions: Mapping[int, RevisionObject]) -> Status:

@@ -143,20 +143,6 @@ class Cluster:
         """Delete the ConfigMap that was read. Raises `Conflict` where it has changed since."""
         await maps.remove(self._api, meta)
 
-    async def fresh_policy(self, name: str) -> PolicyObject | None:
-        """A RolloutPolicy now; None: 404."""
-        try:
-            return decode_policy(await self._api.get(ROLLOUT_POLICIES.path(None, name)))
-        except NotFound:
-            return None
-
-    async def fresh_namespace(self, name: str) -> MetaObject | None:
-        """A Namespace's metadata now; None: 404."""
-        try:
-            return decode_meta(await self._api.get(NAMESPACES.path(None, name), accept=METADATA))
-        except NotFound:
-            return None
-
     async def mark(self, known: Status, versions: Mapping[int, RevisionObject]) -> None:
         """Copy the verdicts to the versions."""
         for revision, verdict in due_marks(versions.values(), known):
@@ -193,6 +179,22 @@ class Cluster:
         """Queue events."""
         for note in notes:
             self._recorder.tell(owner, note)
+
+
+async def fresh_policy(api: Api, name: str) -> PolicyObject | None:
+    """A RolloutPolicy now; None: 404."""
+    try:
+        return decode_policy(await api.get(ROLLOUT_POLICIES.path(None, name)))
+    except NotFound:
+        return None
+
+
+async def fresh_namespace(api: Api, name: str) -> MetaObject | None:
+    """A Namespace's metadata now; None: 404."""
+    try:
+        return decode_meta(await api.get(NAMESPACES.path(None, name), accept=METADATA))
+    except NotFound:
+        return None
 
 
 def remade(owner: Meta, number: int, content: Content) -> RevisionObject:

@@ -1,4 +1,4 @@
-"""What the leader knows of consumers: every EXCHANGE_EVERY seconds it asks all serve replicas, and tells them.
+"""What a controller knows of consumers: every EXCHANGE_EVERY seconds it asks all serve replicas, and tells them.
 
 Sooner when one of them has heard of an error that is new (they are waited for between the rounds), so that a rollback
 does not wait for a round; but never two such rounds within EARLY_EVERY, whatever replicas say and however many
@@ -8,7 +8,8 @@ In a round each replica is handed the list that the last round came to, all at t
 heard itself (model/reports.py says how these become one list). A replica that does not answer keeps its word
 until the TTLs in it are over, and is told of as an error: never as fewer consumers.
 
-Only the leader may run this: a second one would do no harm to the lists, but decide by its own.
+Who waits for its turn to lead runs it as well: it then knows the consumers from the first moment, and can say who
+reads a registry that somebody wants to delete. Two of them do each other no harm: both hand out what both were told.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from math import inf
 from typing import Any, Final, NamedTuple
 
@@ -79,13 +81,18 @@ class Collector:
         self._latest: _Round | None = None
         self._first = asyncio.Event()
 
-    def subscribe(self, news: News) -> None:
-        """Tell of registries of which a consumer reports an error that it did not report before, from now on."""
-        self._news.append(news)
+    def subscribe(self, news: News) -> Callable[[], None]:
+        """Tell of registries of which a consumer reports an error that it did not report before, from now on.
 
-    def subscribe_reads(self, read: News) -> None:
-        """Tell of registries that somebody has read since it was told of last, from now on."""
+        What is returned ends that.
+        """
+        self._news.append(news)
+        return partial(self._news.remove, news)
+
+    def subscribe_reads(self, read: News) -> Callable[[], None]:
+        """Tell of registries that somebody has read since it was told of last, from now on; as `subscribe`."""
         self._read.append(read)
+        return partial(self._read.remove, read)
 
     async def run(self) -> None:
         """Ask until cancelled; then nothing is known any more."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from math import inf
 
+from configregistry import failpoints
 from configregistry.kube.objects import Meta, RevisionObject
 from configregistry.model import conditions
 from configregistry.model.spec import Spec
@@ -89,6 +90,7 @@ class Consent:
     async def _waiting_for(self, key: Key, spec: Spec) -> tuple[str, ...]:
         """The dependencies that are not Ready for their present generation, asked by GET."""
         names = [each.name for each in spec.depends_on]
+        failpoints.reach("consent.dependency.before")
         return tuple([name for name in names if not links.is_ready(await self._cluster.fresh_registry((key[0], name)))])
 
 

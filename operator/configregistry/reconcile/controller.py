@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from configregistry.clock import Clock
 from configregistry.health import RolloutKey, Runner
 from configregistry.kube.client import Api
+from configregistry.kube.election import Office, Unelected
 from configregistry.kube.events import Recorder
 from configregistry.kube.objects import MetaObject, PolicyObject, RegistryObject
 from configregistry.reconcile.act import Actor, Reported
 from configregistry.reconcile.asking import Outbound
-from configregistry.reconcile.cluster import Cluster, VersionIndex
+from configregistry.reconcile.cluster import Cluster, VersionIndex, fresh_namespace, fresh_policy
 from configregistry.reconcile.collector import Collector
 from configregistry.reconcile.consent import Consent
 from configregistry.reconcile.gather import Gatherer
@@ -45,6 +47,11 @@ class Watched(NamedTuple):
     namespaces: Mapping[Key, MetaObject]
 
 
+def policies_of(api: Api, policies: Mapping[Key, PolicyObject], namespaces: Mapping[Key, MetaObject]) -> Policies:
+    """The look-up of policies, by what watches hold and what the API server says where they lack something."""
+    return Policies(policies, namespaces, partial(fresh_policy, api), partial(fresh_namespace, api))
+
+
 class Controller:
     """Decides about registries, from changes that its `triggers` are told of. `work` in some tasks at once.
 
@@ -63,20 +70,24 @@ class Controller:
         spread: Callable[[], float],
         collector: Collector | None = None,
         unused_after: float = UNUSED_AFTER,
+        versions: VersionIndex | None = None,
+        office: Office = Unelected(),  # noqa: B008 - immutable
     ) -> None:
+        """`versions`: those that are known already, kept by whoever tells `triggers` of changes."""
         queue: WorkQueue[Key] = WorkQueue(spread)
         self._queue = queue
         metrics.queue_depth.set_function(lambda: len(queue))
-        versions, memories = VersionIndex(), Memories()
+        versions = versions if versions is not None else VersionIndex()
+        self._memories = memories = Memories()
         cluster = Cluster(api, watched.registries, versions, watched.configmaps, recorder)
         self._runner = make_runner(
             lambda rollout: self._probes_said((rollout.namespace, rollout.registry)),
             lambda _key, check, probe: metrics.checks.labels(check.name, probe.verdict.value).inc(),
         )
         self.triggers = Triggers(queue, versions)
-        self.policies = Policies(watched.policies, watched.namespaces, cluster.fresh_policy, cluster.fresh_namespace)
         self._sources = Sources(cluster.read_configmap)
-        wanted = Wanted(cluster, self._sources, self.policies, self.triggers)
+        policies = policies_of(api, watched.policies, watched.namespaces)
+        wanted = Wanted(cluster, self._sources, policies, self.triggers)
         self._consent = Consent(
             cluster, Validation(outbound, clock, queue.add), Hooks(outbound, clock, queue.add, cluster.tell)
         )
@@ -86,9 +97,12 @@ class Controller:
         # Without replicas nobody runs with anything; a collector that has not asked them yet knows of that.
         reported: Reported = collector.reported if collector else lambda *_: ()
         self._actor = Actor(cluster, self._runner, clock, metrics, reported, queue.add)
+        self._unsubscribe: list[Callable[[], None]] = []
         if collector is not None:
-            collector.subscribe(lambda registries: self._runner.news("consumers", registries))
-            collector.subscribe_reads(lambda read: self._look_at(readers.among(read)))
+            self._unsubscribe = [
+                collector.subscribe(lambda registries: self._runner.news("consumers", registries)),
+                collector.subscribe_reads(lambda read: self._look_at(readers.among(read))),
+            ]
         self._reconciler = Reconciler(
             queue,
             self._gatherer,
@@ -100,7 +114,17 @@ class Controller:
             clock,
             metrics,
             readers,
+            office,
         )
+
+    def begin(self, registries: Iterable[Key], behind: Iterable[tuple[Key, str]] = ()) -> None:
+        """Look at all of these, and at each change from now on.
+
+        `behind`: key and UID of those that a watch has not told of as they are; they are asked for first.
+        """
+        for key, uid in behind:
+            self._memories.doubt(key, uid)
+        self.triggers.open(registries)
 
     def _look_at(self, registries: Iterable[Key]) -> None:
         for key in registries:
@@ -121,6 +145,8 @@ class Controller:
 
     async def close(self) -> None:
         """End the checks, and what is asked and told."""
+        for end in self._unsubscribe:
+            end()
         await self._runner.close()
         await self._consent.close()
         await self._sources.close()

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final, NamedTuple
 
+from configregistry import failpoints
 from configregistry.clock import Clock, parse_timestamp
 from configregistry.errors import FieldError
 from configregistry.health import RolloutKey, Runner, StageKey, Subject
@@ -32,6 +33,7 @@ from configregistry.rollout.gates import stored_elapsed
 from configregistry.rollout.observation import CheckReport, Observation, Problem, Usage, VersionInfo
 from configregistry.rollout.plan import Plan
 from configregistry.rollout.table import CHECKED, phase_of
+from configregistry.telemetry import tracing
 
 TRUSTED: Final = 10.0
 """Seconds for which a version that was recorded here is believed to exist though no watch has told of it."""
@@ -113,6 +115,11 @@ class Gatherer:
         found = await self._object(key)
         if found is None:
             return None
+        # Whoever is asked from here on, for however long, is asked on behalf of whoever applied this.
+        with tracing.joined(tracing.of(found.meta.annotations)):
+            return await self._read(key, found, left)
+
+    async def _read(self, key: Key, found: RegistryObject, left: asyncio.Timeout | None) -> Gathered:
         memory = self._memories.of(key, found.meta.uid)
         revisions = self._cluster.revisions(key, memory.uid)
         believed = self._believed(memory, found, revisions)
@@ -121,7 +128,9 @@ class Gatherer:
         about = (memory, found, status, rollout)
         if left is not None:
             self._waiting[key] = _Waiting(left, about)
+        failpoints.reach("gather.wanted.before")
         asked = self._at_once(*about) or await self._wanted.of(key, memory, found, status, revisions)
+        failpoints.reach("gather.wanted.after")
         spec, plan, content = asked.spec, asked.plan, asked.content
         pinned = spec.pinned_version if spec else None
         versions = await self._versions(key, memory, revisions, status, pinned)
@@ -146,7 +155,9 @@ class Gatherer:
             usage=Usage() if memory.drops else self._readers.usage(found.meta, status),
         )
         # Of what stands for content that could not be read too: nobody may have agreed to it yet.
+        failpoints.reach("gather.consent.before")
         observation = await self._consent.asked(found.meta, asked, status, observation, revisions)
+        failpoints.reach("gather.consent.after")
         return Gathered(found, memory, spec, believed, observation, revisions, rollout, now, asked.unread)
 
     def _at_once(
@@ -177,7 +188,9 @@ class Gatherer:
         status = belief.readable(found.status, memory.uid)
         # A first version is for good, so no decision about it rests on a watch that may be behind.
         if memory.doubted or memory.attempts or status is None or status.stable is None:
+            failpoints.reach("gather.registry.before")
             fresh = await self._cluster.fresh_registry(key)
+            failpoints.reach("gather.registry.after")
             if fresh is None or fresh.meta.terminating or fresh.meta.uid != memory.uid:
                 return None
             memory.doubted, memory.latest, found = False, fresh, fresh
@@ -207,7 +220,9 @@ class Gatherer:
         unseen = any(now - each.at > TRUSTED for each in memory.recorded.values())
         to_pin = pinned is not None and (status.stable is None or status.stable.version != pinned)
         if unseen or to_pin or status.stable is None:
+            failpoints.reach("gather.versions.before")
             fresh = await self._cluster.fresh_revisions(key, memory.uid)
+            failpoints.reach("gather.versions.after")
             known = {number: VersionInfo(number, each.hash, each.keys) for number, each in fresh.items()}
             memory.recorded = {
                 number: Recorded(each.info, now) for number, each in memory.recorded.items() if number in known

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
+from configregistry import failpoints
 from configregistry.clock import Clock
 from configregistry.health.outbound import parse_url
 from configregistry.health.question import Subject
@@ -188,10 +189,13 @@ class Hooks:
             asked.asks[delivery] = self._asker.ask(partial(post, hook, event), read_hook, tried, name)
 
     def _tried(self, key: Key, failures: Failures, ask: Ask[Said]) -> bool:
+        failpoints.reach("hooks.answered")
         if ask.answer is None:
             failures.note(ask.failure)
         else:
-            _log.info("hook answered", namespace=key[0], registry=key[1], allowed=ask.answer.allowed)
+            _log.info(
+                "hook answered", namespace=key[0], registry=key[1], hook=failures.hook, allowed=ask.answer.allowed
+            )
             self._changed(key)
         return True
 

@@ -1,10 +1,11 @@
-"""Registries that a registry names: its dependencies and its fallback. Who follows whom, and cycles.
+"""Registries that a registry names: its dependencies and its fallback. Who follows whom, who is named, and cycles.
 
 Reads what the watches hold. It must never decide whether a dependency is ready; a GET does (see gather).
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
@@ -33,6 +34,28 @@ class Standing(NamedTuple):
     ready: bool
     ready_for: int
     fallback: str
+
+
+class Named:
+    """Who names a registry as its fallback or dependency: kept from the changes of a reflector."""
+
+    def __init__(self) -> None:
+        self._by: defaultdict[Key, set[Key]] = defaultdict(set)
+
+    def changed(self, key: Key, old: RegistryObject | None, new: RegistryObject | None) -> None:
+        """Take a change of the reflector."""
+        if old is not None and new is not None and old.spec == new.spec:
+            return
+        for name in _names(old):
+            self._by[key[0], name].discard(key)
+            if not self._by[key[0], name]:
+                del self._by[key[0], name]
+        for name in _names(new):
+            self._by[key[0], name].add(key)
+
+    def by(self, key: Key) -> frozenset[Key]:
+        """The registries that name this one."""
+        return frozenset(self._by.get(key, ()))
 
 
 def standing_of(found: RegistryObject | None) -> Standing | None:
@@ -143,6 +166,16 @@ def _dependencies(found: RegistryObject | None) -> tuple[NameRef, ...]:
         return ()
 
 
+def _names(found: RegistryObject | None) -> set[str]:
+    if found is None or not (b'"dependsOn"' in found.spec or b'"fallback"' in found.spec):
+        return set()  # nearly all of them: what is in the way of a change must not cost a decoding
+    try:
+        spec = _SPEC.decode(found.spec)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return set()
+    return {each.name for each in spec.depends_on} | ({spec.fallback.name} if spec.fallback else set())
+
+
 def _decoded(raw: bytes) -> _Status | None:
     try:
         return _STATUS.decode(raw or b"{}")
@@ -152,6 +185,7 @@ def _decoded(raw: bytes) -> _Status | None:
 
 class _Spec(msgspec.Struct, frozen=True, rename="camel"):
     depends_on: tuple[NameRef, ...] = ()
+    fallback: NameRef | None = None
 
 
 class _Status(msgspec.Struct, frozen=True):

@@ -91,6 +91,10 @@ class Memories:
             memory = self._of[key] = Memory(uid)
         return memory
 
+    def doubt(self, key: Key, uid: str) -> None:
+        """What a watch has told of a registry is behind: have it asked for."""
+        self.of(key, uid).doubted = True
+
     def replaced(self, key: Key, uid: str) -> Memory | None:
         """Forget the memory of another UID of this name; gives it."""
         memory = self._of.get(key)

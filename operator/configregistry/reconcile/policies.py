@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple, Protocol
 
+from configregistry import failpoints
 from configregistry.errors import FieldError
 from configregistry.health import examine as examine_check
 from configregistry.kube.failures import ApiError
@@ -132,6 +133,7 @@ class Policies:
         if found is not None:
             return found
         try:
+            failpoints.reach("policies.namespace.before")
             return await self._read_namespace(name)
         except ApiError as error:
             raise Unreadable(f"Namespace {name} could not be read: {error}") from error
@@ -141,6 +143,7 @@ class Policies:
         found = self._policies.get((NO_NAMESPACE, name))
         if found is None:
             try:
+                failpoints.reach("policies.policy.before")
                 found = await self._read_policy(name)
             except ApiError as error:
                 raise Unreadable(f"RolloutPolicy {name} could not be read: {error}") from error

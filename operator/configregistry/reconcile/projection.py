@@ -19,6 +19,7 @@ from typing import Final, NamedTuple, Protocol
 import msgspec
 import structlog
 
+from configregistry import failpoints
 from configregistry.errors import FieldError
 from configregistry.kube.configmaps import ConfigMapObject, Wanted, holds
 from configregistry.kube.failures import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
@@ -177,9 +178,11 @@ class Projector:
         """Make it so; None: it is not ours, or it is going."""
         for _attempt in range(ATTEMPTS):
             found = await self._cluster.whole_configmap(owner.namespace, name)
+            failpoints.reach("projection.read.after")
             try:
                 if found is None:
                     made = await self._cluster.create_configmap(owner, name, wanted)
+                    failpoints.reach("projection.create.after")
                     _tell(owner, name, wanted, "made")
                     return made
                 meta = found.meta
@@ -190,11 +193,13 @@ class Projector:
                     return meta
                 if ours and not found.immutable:
                     changed = await self._cluster.change_configmap(found, wanted)
+                    failpoints.reach("projection.change.after")
                     _tell(owner, name, wanted, "changed")
                     return changed
                 if not ours and not await self._left_over(owner, meta):
                     return None
                 await self._cluster.remove_configmap(meta)
+                failpoints.reach("projection.remove.after")
                 _tell(owner, name, wanted, "deleted, to be made anew")
             except (AlreadyExists, Conflict, NotFound):
                 continue  # somebody was faster: see what there is now
@@ -205,6 +210,7 @@ class Projector:
         if not _of_namesake(meta, owner.name):
             return False
         registry = await self._cluster.fresh_registry(owner.key)
+        failpoints.reach("projection.owner.after")
         return registry is not None and registry.meta.uid == owner.uid and not registry.meta.terminating
 
 
@@ -229,7 +235,5 @@ def _text(raw: bytes) -> str:
 
 
 def _tell(owner: Meta, name: str, wanted: Wanted, what: str) -> None:
-    version = wanted.annotations[ANNOTATION_VERSION]
-    _log.info(
-        "projection", namespace=owner.namespace, registry=owner.name, configmap=name, version=version, result=what
-    )
+    about = {"namespace": owner.namespace, "registry": owner.name, "version": wanted.annotations[ANNOTATION_VERSION]}
+    _log.info("projection written", **about, configmap=name, result=what)

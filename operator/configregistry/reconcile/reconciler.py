@@ -6,20 +6,27 @@ import asyncio
 from typing import Final
 
 import structlog
+from msgspec.structs import replace
 
+from configregistry import failpoints
 from configregistry.clock import Clock
 from configregistry.errors import ConfigRegistryError
 from configregistry.health import Runner
-from configregistry.kube.failures import ApiError, Conflict, Unavailable
+from configregistry.kube.election import Office
+from configregistry.kube.failures import ApiError, Conflict, NotLeading, Unavailable
+from configregistry.model.conditions import standing
 from configregistry.reconcile.act import Actor
 from configregistry.reconcile.consent import Consent
-from configregistry.reconcile.gather import Gatherer
+from configregistry.reconcile.gather import Gathered, Gatherer
 from configregistry.reconcile.memory import Key, Memories
 from configregistry.reconcile.queue import LAST_RETRY, WorkQueue
 from configregistry.reconcile.sources import Unreadable
+from configregistry.reconcile.traced import Times, deciding
 from configregistry.reconcile.triggers import Triggers
 from configregistry.reconcile.usage import Readers
 from configregistry.rollout.machine import decide
+from configregistry.rollout.observation import Decision
+from configregistry.telemetry import tracing
 from configregistry.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
@@ -47,6 +54,7 @@ class Reconciler:
         clock: Clock,
         metrics: Metrics,
         readers: Readers,
+        office: Office,
     ) -> None:
         self._queue = queue
         self._gatherer = gatherer
@@ -58,15 +66,19 @@ class Reconciler:
         self._clock = clock
         self._metrics = metrics
         self._readers = readers
+        self._office = office
         self._rolling: set[Key] = set()
 
     async def work(self) -> None:
         """Reconcile names for ever; one registry's error is never another one's."""
         while True:
             key = await self._queue.get()
+            failpoints.about(key[1])
             started = self._clock.monotonic()
             try:
+                failpoints.reach("queue.taken")
                 result = await self._once(key)
+                failpoints.reach("queue.done")
             except Exception:  # noqa: BLE001
                 # A defect of ours. It must not end the worker; the registry is tried again, ever more rarely.
                 _log.exception("reconcile failed", namespace=key[0], registry=key[1])
@@ -87,6 +99,9 @@ class Reconciler:
             # Somebody changed the object since it was read: read and decide again at once.
             self._queue.retry(key, at_most=ROLLBACK_RETRY)
             return "conflict"
+        except NotLeading:
+            self._queue.retry(key)  # this term ends in a moment; in the next one all are looked at anew
+            return "fenced"
         except (ApiError, Unreadable) as error:
             self._again(key, error)
             return "error"
@@ -97,24 +112,32 @@ class Reconciler:
 
     async def reconcile(self, key: Key) -> float | None:
         """One pass; gives the seconds after which to come again, None when only an event would change anything."""
+        began = tracing.now()
         gathered = await self._gatherer.gather(key)
         if gathered is None:
             self._forget(key)
             return None
         (self._rolling.add if gathered.status.canary else self._rolling.discard)(key)
-        decision = decide(gathered.status, gathered.observation)
-        if decision.changed or gathered.belief.drifted:
-            await self._actor.commit(gathered, decision)
+        self._metrics.stand(*key, standing(gathered.status.conditions))
+        times = Times(began, tracing.now())
+        failpoints.reach("decide.before")
+        decision = self._signed(gathered, decide(gathered.status, gathered.observation))
+        failpoints.reach("decide.after")
+        if decision.changed or gathered.belief.drifted or decision.status != gathered.status:
+            with deciding(gathered, decision, times):
+                await self._actor.commit(gathered, decision)
             memory = gathered.memory
             if memory.written != decision.status:
                 if not memory.drops:
-                    _log.error("the API server drops fields of the status: the CRD is older than this program")
+                    told = "the API server drops fields of the status: the CRD is older than this program, apply crds/"
+                    _log.error(told, namespace=key[0], registry=key[1])
                 # Without them the rest is decided: neither a rollout nor a rollback waits for the CRD.
                 first, memory.drops = not memory.drops, True
                 return TIDY_RETRY if memory.written == gathered.status and not first else 0.0
             return 0.0
         if decision.record:
-            await self._actor.record(gathered)
+            with deciding(gathered, decision, times):
+                await self._actor.record(gathered)
             return 0.0
         tidied = await self._actor.tidy(gathered)
         wakes = [self._readers.look_in(gathered.object.meta, gathered.status)]
@@ -125,6 +148,22 @@ class Reconciler:
             self._queue.add_after(key, min(wakes))
             raise Unreadable(gathered.unread)
         return min(wakes)
+
+    def _signed(self, gathered: Gathered, decision: Decision) -> Decision:
+        """Put the epoch under what is to be written. Raises `NotLeading` where a later leader has written already.
+
+        A candidate that is out is signed at once, changed or not: what the leader before it still sends was decided
+        on another resourceVersion then.
+        """
+        epoch, there = self._office.epoch, gathered.belief.epoch
+        if not epoch:
+            return decision
+        if there > epoch:
+            self._office.outbid(there)
+            raise NotLeading(f"not written: epoch {there} is there already, and this leader's is {epoch}")
+        if decision.changed or gathered.belief.drifted or decision.status.canary is not None:
+            return decision._replace(status=replace(decision.status, leader_epoch=epoch))
+        return decision
 
     def _again(self, key: Key, error: ConfigRegistryError) -> None:
         """Have a registry tried again after a failure: soon, where a rollback may be waiting for it."""
@@ -153,3 +192,4 @@ class Reconciler:
         self._queue.forget(key)
         self._readers.forget(key)
         self._rolling.discard(key)
+        self._metrics.dismiss(*key)

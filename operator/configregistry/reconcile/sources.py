@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from configregistry import failpoints
 from configregistry.errors import ConfigRegistryError, FieldError
 from configregistry.health import examine
 from configregistry.kube.configmaps import ConfigMapData
@@ -100,7 +101,9 @@ class Sources:
 
     async def _compare(self, asked: Mapping[str, Any], merged: Mapping[str, Any]) -> None:
         async with self._places:
+            failpoints.reach("sources.compare.before")
             await schema.check_apart(asked, merged)
+            failpoints.reach("sources.compare.after")
 
     async def close(self) -> None:
         """End what is being compared."""
@@ -116,7 +119,9 @@ class Sources:
             self._cache.move_to_end(key)
             return known
         try:
+            failpoints.reach("sources.read.before")
             data = await self._read(namespace, name)
+            failpoints.reach("sources.read.after")
         except ApiError as error:
             raise Unreadable(f"ConfigMap {namespace}/{name} could not be read: {error}") from error
         self._keep(key, data)

@@ -19,6 +19,7 @@ from typing import Final
 
 import structlog
 
+from configregistry import failpoints
 from configregistry.clock import Clock
 from configregistry.health.question import Subject
 from configregistry.health.template import render_url
@@ -38,6 +39,7 @@ from configregistry.model.status import Outcome, Status
 from configregistry.reconcile.asking import Ask, Asker, Outbound, Post
 from configregistry.reconcile.memory import Key
 from configregistry.rollout.observation import Note
+from configregistry.telemetry.tracing import Value
 
 Tell = Callable[[Meta, tuple[Note, ...]], None]
 """Tells events of a registry."""
@@ -79,6 +81,11 @@ class Failures:
         self._tell = tell
         self._noted: float | None = None
 
+    @property
+    def hook(self) -> str:
+        """The name of the hook."""
+        return self._hook.name
+
     def note(self, failure: str) -> None:
         """A try has failed."""
         now = self._clock.monotonic()
@@ -86,7 +93,8 @@ class Failures:
             return
         self._noted = now
         message = f"hook {self._hook.name} ({self._hook.when}): {failure}; it is tried again"
-        _log.warning("hook failed", namespace=self._meta.namespace, registry=self._meta.name, error=message)
+        where = {"namespace": self._meta.namespace, "registry": self._meta.name, "hook": self._hook.name}
+        _log.warning("hook failed; tried again", **where, when=self._hook.when, error=failure)
         self._tell(self._meta, (Note("Warning", "HookFailed", message),))
 
 
@@ -175,6 +183,7 @@ class Telling:
         name = f"hook {hook.name} of {key[0]}/{key[1]}"
 
         def tried(ask: Ask[bool]) -> bool:
+            failpoints.reach("telling.answered")
             if ask.answer is not None:
                 _log.info("hook told", namespace=key[0], registry=key[1], hook=hook.name, of=outcome.result)
                 self._changed(key)
@@ -192,7 +201,15 @@ def post(hook: Hook, event: HookEvent) -> Post:
     number = event.version.number or 0
     stable = event.stable.number if event.stable else None
     subject = Subject(event.registry.namespace, event.registry.name, number, event.version.hash, stable)
-    return Post(render_url(hook.url, subject, "url"), encode_message(event), event.id, float(hook.timeout_seconds))
+    about: dict[str, Value] = {
+        "namespace": event.registry.namespace,
+        "registry": event.registry.name,
+        "version": number,
+        "hook": hook.name,
+        "when": event.when,
+    }
+    url = render_url(hook.url, subject, "url")
+    return Post(url, encode_message(event), event.id, float(hook.timeout_seconds), "hook", about)
 
 
 def _wanted(meta: Meta, spec: Spec, outcome: Outcome) -> dict[str, Hook]:

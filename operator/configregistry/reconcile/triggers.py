@@ -81,10 +81,6 @@ class Triggers:
         else:
             self._follows.pop(key, None)
 
-    def followers(self, key: Key) -> frozenset[Key]:
-        """The registries that name this one, as a dependency or fallback, nearer or farther."""
-        return frozenset(self._followers.get(("registry", *key), ()))
-
     def _wake(self, changed: Followed) -> None:
         for key in self._followers.get(changed, ()):
             self.named(*key)

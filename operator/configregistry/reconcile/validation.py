@@ -28,6 +28,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from configregistry import failpoints
 from configregistry.clock import Clock
 from configregistry.errors import FieldError
 from configregistry.health.outbound import parse_url
@@ -175,6 +176,7 @@ class Validation:
 
         def tried(ask: Ask[Said]) -> bool:
             nonlocal last
+            failpoints.reach("validation.answered")
             # The same failure again is no news: each message of a condition is a write of the status.
             if ask.answer is not None or ask.failure != last:
                 last = ask.failure
@@ -223,7 +225,8 @@ def _post(meta: Meta, validator: Validator, content: Content, stable: VersionRef
     )
     subject = Subject(meta.namespace, meta.name, 0, content.hash, stable.number if stable else None)
     url = render_url(validator.url, subject, "url")
-    return Post(url, encode_message(request), delivery, float(validator.timeout_seconds))
+    about = {"namespace": meta.namespace, "registry": meta.name, "hash": content.hash, "validator": validator.name}
+    return Post(url, encode_message(request), delivery, float(validator.timeout_seconds), "validator", about)
 
 
 def _told(index: int, validator: Validator, text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
+from configregistry import failpoints
 from configregistry.errors import FieldError
 from configregistry.kube.objects import RegistryObject, RevisionObject
 from configregistry.model import conditions
@@ -63,7 +64,9 @@ class Wanted:
         followed = links.followed(key[0], spec, self._cluster.registry)
         self._triggers.follow(key, followed | self._policies.followed(key[0], spec.rollout))
         try:
+            failpoints.reach("wanted.policies.before")
             planned = await self._policies.plan(key[0], spec.rollout)
+            failpoints.reach("wanted.policies.after")
         except Unreadable as error:
             wrong = _examined(spec) or links.fallback_ring(key, spec, self._cluster.registry)
             return Asked(spec, memory.plan, wrong or _instead(memory, spec, status, error), str(error), memory.policies)
@@ -105,7 +108,9 @@ class Wanted:
             content = memory.content
             if isinstance(content, Problem) or content.json or _recorded(content.hash, revisions.values()):
                 return content
+        failpoints.reach("wanted.content.before")
         content = await self._sources.resolve(key[0], spec, present)
+        failpoints.reach("wanted.content.after")
         memory.content_key, memory.content = known, content
         if isinstance(content, Content) and _recorded(content.hash, revisions.values()):
             memory.content = content._replace(json=b"")

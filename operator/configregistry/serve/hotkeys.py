@@ -66,11 +66,12 @@ Key = tuple[str, str, str]
 class Seen:
     """One key in the present window."""
 
-    __slots__ = ("answered", "count", "slow")
+    __slots__ = ("answered", "count", "found", "slow")
 
     def __init__(self) -> None:
         self.count = 0
         self.answered = 0
+        self.found = False
         self.slow = 0
 
 
@@ -156,9 +157,10 @@ class HotKeys:
             raise _shed(place, self._limits)
         return seen
 
-    def after(self, seen: Seen, began: float) -> None:
-        """Tell that it has been answered, and when that was begun."""
+    def after(self, seen: Seen, began: float, *, found: bool = True) -> None:
+        """Tell that it has been answered, and when that was begun. Who reads what is not there names no metric."""
         now, lag = self._now(), self._lag
+        seen.found = seen.found or found
         seen.answered += 1
         if now - began + lag.worst > self._slow or now - lag.due > self._slow:
             seen.slow += 1
@@ -174,7 +176,7 @@ class HotKeys:
             began = self._now()
             reply = handle(request, place)
             if isinstance(reply, Response):  # one that waits for a change says nothing about us
-                self.after(seen, began)
+                self.after(seen, began, found=reply.status < HTTPStatus.BAD_REQUEST)
             return reply
 
         return observed
@@ -203,7 +205,8 @@ class HotKeys:
         for place, seen in table.items():
             if seen.count < limits.sample:
                 continue
-            hot.append(HotKey(*place, seen.count / WINDOW, seen.slow / seen.answered if seen.answered else 0.0))
+            if seen.found:
+                hot.append(HotKey(*place, seen.count / WINDOW, seen.slow / seen.answered if seen.answered else 0.0))
             if seen.count > limits.shed and seen.slow * PERCENT > seen.answered:
                 self._held[place] = now + HOLD
         hot.sort(key=lambda each: each.rate, reverse=True)

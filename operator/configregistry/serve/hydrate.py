@@ -8,7 +8,8 @@ The rules, for each registry by itself:
 - A status is published only together with all content that it names, hash checked.
 - Until then a candidate that the status no longer names is dropped at once (that is a rollback, and
   needs nothing that is not here), and the former stable stays, under the former revision.
-- A revision never goes back under one uid, and a status that cannot be read is not followed.
+- A revision never goes back under one uid, and a status that cannot be read is not followed. Where etcd was restored
+  (`relent`) and no controller has put back what it knows, what there is now is followed all the same.
 - Another uid is another registry: it starts anew, and its predecessor is gone.
 
 It must never publish content that was not checked, never let one registry hold up another, never do
@@ -29,8 +30,10 @@ from configregistry.clock import Clock
 from configregistry.kube.objects import Key, RegistryObject, RevisionObject
 from configregistry.serve.contents import History, Recorded, named_by, open_content
 from configregistry.serve.gather import Pending, gather, pruned, without_dropped
+from configregistry.serve.traces import Traces
 from configregistry.serve.wanted import Unreadable, Wanted, read_status
 from configregistry.state import Registry, Snapshot, Store, Version
+from configregistry.telemetry import tracing
 from configregistry.telemetry.metrics import Metrics, Shown
 
 Ask = Callable[[Key, str, int], None]
@@ -70,10 +73,15 @@ class Hydrator:
         self._dirty: OrderedDict[Key, float] = OrderedDict()
         self._pending: dict[Key, Pending] = {}
         self._refused: dict[Key, tuple[str, str]] = {}
+        self._behind: dict[Key, bool] = {}
+        """Whose status is behind what is served; True: it is to be followed all the same."""
+        self._distrusted: dict[Key, str] = {}
         self._failures = 0
         self._awaited: set[Key] | None = None
         self._history = History(revisions)
         self._listeners: list[Published] = []
+        self.traces = Traces()
+        """Which traces the publications belong to."""
 
     # What reads are answered from.
 
@@ -156,10 +164,46 @@ class Hydrator:
             )
             self._settle(key)
 
+    def relent(self) -> None:
+        """The API server was restored some time ago: statuses that went back with it are what there is."""
+        for key in self._behind:
+            self._behind[key] = True
+            self._mark(key)
+
     def lacks(self, key: Key, uid: str, number: int) -> bool:
         """Tell whether somebody should go on asking for this content."""
         pending = self._pending.get(key)
         return pending is not None and pending.uid == uid and number in pending.lacking
+
+    def astray(self, key: Key) -> str | None:
+        """Say how what is published differs from what it follows, where nothing is under way that would mend it."""
+        if self._awaited is None or not self.settled(key):
+            return None
+        item, served = self._registries.get(key), self.store.snapshot().registry(*key)
+        if item is None:
+            return None if served is None else "it was deleted, and is still served"
+        if served is None or served.uid != item.meta.uid:
+            return "it is not served"
+        if key in self._refused:
+            return None
+        try:
+            met = read_status(item.status, item.meta.uid).met_by(served)
+        except Unreadable:
+            return None
+        return None if met else "another decision is served than its status says"
+
+    def again(self, key: Key, distrusted: str = "") -> None:
+        """Follow a registry anew. `distrusted`: the uid of it whose content in memory is not what was recorded.
+
+        That is then taken from its ControllerRevisions; until it is there, what is served stays.
+        """
+        if distrusted:
+            self._distrusted[key] = distrusted
+        self._mark(key)
+
+    def settled(self, key: Key) -> bool:
+        """Tell whether nothing of a registry is under way: no turn, no question, nothing to be replaced."""
+        return not (key in self._dirty or key in self._pending or key in self._distrusted)
 
     def flush(self, seconds: float = SLICE) -> bool:
         """Work off what is marked, for some time, and publish it at once. True: there is more."""
@@ -181,8 +225,13 @@ class Hydrator:
                 changes[key] = new
         if changes:
             self._metrics.stage(COMPONENT, "switching")
+            before = self._ended(before, changes)
             now = self.store.publish(before, changes)
             self._metrics.switched(COMPONENT, time.perf_counter() - started)
+            if tracing.on() and self.ready:
+                elapsed = self._clock.monotonic()
+                for key, new in changes.items():
+                    self.traces.published(key, self._registries.get(key), new, elapsed - turned[key])
             self._tell(before, now, changes)
         self._metrics.stage(COMPONENT, "success" if failures == self._failures else "failed")
         for key, since in turned.items():
@@ -190,6 +239,19 @@ class Hydrator:
                 self._told(key, before.registry(*key), changes[key], since)
             self._settle(key)
         return bool(self._dirty)
+
+    def _ended(self, before: Snapshot, changes: Mapping[Key, Registry | None]) -> Snapshot:
+        """End what goes back: to whoever follows it, it was deleted and begins anew. No read comes in between."""
+        ended: dict[Key, Registry | None] = {}
+        for key, new in changes.items():
+            served = before.registry(*key)
+            if served is not None and new is not None and served.uid == new.uid and new.revision < served.revision:
+                ended[key] = None
+        if not ended:
+            return before
+        now = self.store.publish(before, ended)
+        self._tell(before, now, ended)
+        return now
 
     # One registry.
 
@@ -209,6 +271,8 @@ class Hydrator:
         if item is None:
             self._pending.pop(key, None)
             self._refused.pop(key, None)
+            self._behind.pop(key, None)
+            self._distrusted.pop(key, None)
             return None
         uid = item.meta.uid
         served_here = Registry(name, uid)
@@ -222,13 +286,17 @@ class Hydrator:
         if wanted is not None:
             # A step may begin without anything else changing for readers.
             self._metrics.step(*key, wanted.canary.step if wanted.canary else None)
-        if wanted is None or wanted.met_by(served_here):
+        distrusted = self._distrusted.get(key) == uid
+        if wanted is None or (wanted.met_by(served_here) and not distrusted):
             self._pending.pop(key, None)
             return pruned(self._revisions, namespace, served_here)
         found = pending.found if pending is not None else {}
-        new, lacking = gather(self._revisions, namespace, served_here, wanted, found)
+        # What is distrusted gives nothing to its successor, not even what seems equal.
+        held = Registry(name, uid) if distrusted else served_here
+        new, lacking = gather(self._revisions, namespace, held, wanted, found)
         if not lacking:
             self._pending.pop(key, None)
+            self._distrusted.pop(key, None)
             return pruned(self._revisions, namespace, wanted.decide(new))
         self._wait(key, uid, wanted, lacking, since)
         return pruned(self._revisions, namespace, without_dropped(served_here, wanted))
@@ -242,13 +310,15 @@ class Hydrator:
             self._refuse(key, item, "unreadable", str(error))
             return held
         newest = max(served.revision, held.revision if held else 0)
-        if wanted.revision < newest:
+        if wanted.revision < newest and not self._behind.setdefault(key, False):
             self._refuse(key, item, "revision-back", f"revision {wanted.revision} after {newest}")
             return held
         if wanted.stable is None and served.stable is not None:
             self._refuse(key, item, "no-stable", "names no stable version, but one is served")
             return held
         self._refused.pop(key, None)
+        if self._behind.pop(key, False):
+            _log.warning("followed back", namespace=key[0], registry=key[1], revision=wanted.revision, after=newest)
         return wanted
 
     def _refuse(self, key: Key, item: RegistryObject, reason: str, detail: str) -> None:
@@ -299,6 +369,7 @@ class Hydrator:
             canary=canary.version.number if canary else 0,
             weight=canary.weight if canary else 0,
             versions=len(now.versions),
+            size=sum(version.size for version in now.versions.values()),
         )
         self._metrics.show(*key, shown)
         if before is None or (before.uid, before.revision) != (now.uid, now.revision):

@@ -9,7 +9,7 @@ what is in memory), and never make the text of metrics in the event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
 from aiohttp import web
 
@@ -82,8 +82,14 @@ class Probes:
 
     async def _metricz(self, request: web.Request) -> web.Response:
         accept = request.headers.get("Accept", "")
-        content_type, body = await asyncio.to_thread(self._metrics.expose, accept)
-        return web.Response(body=body, headers={"Content-Type": content_type})
+        content_type, pieces = await asyncio.to_thread(self._metrics.pieces, accept)
+        headers = {"Content-Type": content_type, "Content-Length": str(sum(map(len, pieces)))}
+        return web.Response(body=_each(pieces), headers=headers)
+
+
+async def _each(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
 
 
 def _told(request: web.Request, checks: Mapping[str, Check]) -> web.Response:

@@ -274,7 +274,7 @@ class Problem(Exception):  # noqa: N818 - it is what RFC 9457 calls it
 
 def defect(request: Request, error: BaseException) -> Response:
     """Answer what a handler did not: it is logged, not told."""
-    _log.error("a request could not be answered", path=request.path, exc_info=error)
+    _log.error("a request could not be answered", method=request.method, path=request.path, exc_info=error)
     detail = "this request met a defect; it has been logged"
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal", detail).to(request)
 

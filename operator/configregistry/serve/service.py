@@ -51,7 +51,7 @@ class Service:
         self.ranges = Ranges(self.views, self.cache, self.waits)
         self.versions = Versions(self.views, self.cache, self.waits)
         observer = metrics or Metrics()
-        self.watches = Watches(self.views, observer, staleness=staleness)
+        self.watches = Watches(self.views, observer, staleness=staleness, traces=hydrator.traces)
         hydrator.subscribe(self.watches.published)
         self.ofrep_events = Events(hydrator, self.interests, observer)
         self.ofrep = Ofrep(self.views, self.cache, self.waits, self.ofrep_events)

@@ -7,6 +7,8 @@ import sys
 
 import structlog
 
+from configregistry.telemetry import tracing
+
 
 def configure(log_format: str = "auto", level: str = "info") -> None:
     """Set up logging of the whole process, to stderr. `log_format`: auto (text on a terminal), json or text."""
@@ -17,6 +19,7 @@ def configure(log_format: str = "auto", level: str = "info") -> None:
         structlog.stdlib.add_logger_name,
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        tracing.add_trace_id,
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -40,7 +43,7 @@ def configure(log_format: str = "auto", level: str = "info") -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # These tell each request or each event at INFO; what matters of it is in our own lines.
-    for noisy in ("aiohttp", "asyncio"):
+    for noisy in ("aiohttp", "asyncio", "urllib3"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
     # It warns at each start that it is not in the main thread, which is on purpose.
     logging.getLogger("kopf").setLevel(logging.ERROR)

@@ -1,263 +1,53 @@
-"""Every metric of the program, in one place: their names are contract, so nobody else spells one.
+"""Every metric of the program, in one place: whoever measures calls a method here, and spells no name.
 
-A `Metrics` owns a `CollectorRegistry`; there are no globals, so two programs (or tests) in one
-process never share a number. What is counted on the way of a read costs about a microsecond.
+A `Metrics` owns its registry; there are no globals, so two programs (or tests) in one process never share a number.
+What only one half of the program has to say is told only by a process with that half.
 
-What exists once per ConfigRegistry is kept as a few small values and made into samples only when
-somebody scrapes: 10,000 of prometheus_client's own histograms would take 40 MB. A registry that is
-forgotten has no series from then on.
-
-It must never know what a registry is (callers push plain values), and never block the event loop:
-`expose` is safe to call in another thread.
+It must never know what a registry is (callers push plain values), and never block the event loop: `expose` is safe
+to call in another thread. What the metrics mean is said in `names`.
 """
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
-from collections import Counter as Counts
-from collections.abc import Callable, Iterable, Iterator
-from itertools import accumulate
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client.core import Metric as Whole
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-LOAD_BUCKETS: Final = (0.01, 0.05, 0.1, 0.3, 0.5, 1.0, 2.0)
-READ_BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
-SWAP_BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
-WATCH_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 1.0, 5.0)
-WORK_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+from configregistry import __version__
+from configregistry.telemetry.counted import Checks, Deliveries, Reads, Reloads, result_of
+from configregistry.telemetry.each import Consumers, HotKeys, Served, Shown, Standings
+from configregistry.telemetry.names import METRICS, READ_BUCKETS, Side
+from configregistry.telemetry.text import Family, lines, whole
 
-STAGES: Final = {"loading": 1, "validating": 2, "switching": 3, "success": 4, "failed": -1}
-"""Of `hot_reload_status`: the present stage has its number, every other one 0 (inactive)."""
+__all__ = ["Metrics", "Shown"]
 
-Key = tuple[str, str]
-"""Namespace and name."""
+_END = b"# EOF\n"
+"""Of OpenMetrics."""
 
-
-class Shown(NamedTuple):
-    """What one registry gives at present. 0 means there is none."""
-
-    revision: int = 0
-    stable: int = 0
-    canary: int = 0
-    weight: int = 0
-    versions: int = 0
-    """How many of its versions are in memory."""
+# All counters are told from the start on, so when each began is known from the process. The library has no other way
+# to be told.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
-class _Loads:
-    """One registry's load histogram: eight counts and a sum."""
+class Told(Protocol):
+    """Has families to tell."""
 
-    __slots__ = ("counts", "total")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(LOAD_BUCKETS) + 1)
-        self.total = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(LOAD_BUCKETS, seconds)] += 1
-        self.total += seconds
-
-    def buckets(self) -> list[tuple[str, float]]:
-        return _buckets(LOAD_BUCKETS, self.counts)
-
-
-def _buckets(bounds: tuple[float, ...], counts: list[int]) -> list[tuple[str, float]]:
-    """Counts between bounds as the text format has them: up to each bound, and all."""
-    return list(zip([*map(str, bounds), "+Inf"], accumulate(counts), strict=True))
-
-
-class _Registries(Collector):
-    """The series that each registry has, made when they are asked for."""
-
-    _LABELS: Final = ("env", "cluster", "namespace", "registry")
-
-    def __init__(self, env: str, cluster: str, *, each: bool) -> None:
-        self._place = (env, cluster)
-        self._each = each
-        self._shown: dict[Key, Shown] = {}
-        self._steps: dict[Key, int] = {}
-        self._loads: dict[Key, _Loads] = {}
-
-    def show(self, key: Key, shown: Shown) -> None:
-        self._shown[key] = shown
-
-    def step(self, key: Key, step: int | None) -> None:
-        if step is None:
-            self._steps.pop(key, None)
-        else:
-            self._steps[key] = step
-
-    def load(self, key: Key, seconds: float) -> None:
-        # Without series for each registry all of them are told in one, whose labels are empty.
-        place = key if self._each else ("", "")
-        loads = self._loads.get(place)
-        if loads is None:
-            loads = self._loads[place] = _Loads()
-        loads.observe(seconds)
-
-    def forget(self, key: Key) -> None:
-        self._shown.pop(key, None)
-        self._steps.pop(key, None)
-        if self._each:
-            self._loads.pop(key, None)
-
-    def collect(self) -> Iterator[Metric]:
-        # Copies: the event loop goes on writing while another thread makes text of these.
-        shown = list(self._shown.items())
-        yield self._versions(shown)
-        if self._each:
-            yield from self._gauges(shown)
-        loads = HistogramMetricFamily(
-            "registry_load_duration_seconds",
-            "From the event that told of a status to its publication",
-            labels=self._LABELS,
-        )
-        for key, load in list(self._loads.items()):
-            loads.add_metric((*self._place, *key), load.buckets(), load.total)
-        yield loads
-
-    def _gauges(self, shown: Iterable[tuple[Key, Shown]]) -> Iterator[Metric]:
-        active = GaugeMetricFamily(
-            "registry_version_active",
-            "Version number given as this variant",
-            labels=(*self._LABELS, "variant"),
-        )
-        gauges = [
-            GaugeMetricFamily(f"configregistry_{name}", text, labels=("namespace", "registry"))
-            for name, text in (
-                ("revision", "Revision of the registry that is served"),
-                ("canary_weight", "Percent of targets that get the candidate"),
-                ("rollout_step", "Index of the step that the candidate is in"),
-            )
-        ]
-        revision, weight, step = gauges
-        for key, value in shown:
-            if value.stable:
-                active.add_metric((*self._place, *key, "stable"), value.stable)
-            if value.canary:
-                active.add_metric((*self._place, *key, "canary"), value.canary)
-                weight.add_metric(key, value.weight)
-            revision.add_metric(key, value.revision)
-        for key, number in list(self._steps.items()):
-            step.add_metric(key, number)
-        return iter((active, *gauges))
-
-    def _versions(self, shown: Iterable[tuple[Key, Shown]]) -> Metric:
-        return GaugeMetricFamily(
-            "configregistry_snapshot_versions",
-            "Versions held in memory, of all registries",
-            value=sum(value.versions for _key, value in shown),
-        )
-
-
-class _Reads(Collector):
-    """Requests by status, and how long they took: on the way of each read, so nothing but numbers that grow."""
-
-    def __init__(self) -> None:
-        self.codes: Counts[int] = Counts()
-        self.counts = [0] * (len(READ_BUCKETS) + 1)
-        self.total = 0.0
-
-    def collect(self) -> Iterator[Metric]:
-        reads = CounterMetricFamily("configregistry_reads", "Requests answered", labels=("code",))
-        for code, number in list(self.codes.items()):
-            reads.add_metric((str(code),), number)
-        yield reads
-        durations = HistogramMetricFamily("configregistry_read_duration_seconds", "Of one request in this process")
-        durations.add_metric((), _buckets(READ_BUCKETS, self.counts), self.total)
-        yield durations
-
-
-class _Deliveries(Collector):
-    """From a publication to its event being written, of all streams: observed for many of them at once."""
-
-    def __init__(self) -> None:
-        self._counts = [0] * (len(WATCH_BUCKETS) + 1)
-        self._total = 0.0
-
-    def observe(self, seconds: float, streams: int) -> None:
-        self._counts[bisect_left(WATCH_BUCKETS, seconds)] += streams
-        self._total += seconds * streams
-
-    def collect(self) -> Iterator[Metric]:
-        family = HistogramMetricFamily(
-            "configregistry_watch_delivery_seconds", "From a publication to its event being written to a stream"
-        )
-        family.add_metric((), _buckets(WATCH_BUCKETS, self._counts), self._total)
-        yield family
-
-
-class _HotKeys(Collector):
-    """The few keys that are read most, asked for when somebody scrapes."""
-
-    def __init__(self, *, each: bool) -> None:
-        self._each = each
-        self.hottest: Callable[[], Iterable[tuple[str, str, str, float, float]]] = tuple
-
-    def collect(self) -> Iterator[Metric]:
-        hot = list(self.hottest())
-        yield GaugeMetricFamily("configregistry_hot_keys", "Keys over the sampling limit, as told", value=len(hot))
-        if self._each:
-            labels = ("namespace", "registry", "key")
-            rate = GaugeMetricFamily("configregistry_hot_key_rate", "Reads a second of a hot key", labels=labels)
-            slow = GaugeMetricFamily(
-                "configregistry_hot_key_slow_ratio", "Share of its answers that took too long", labels=labels
-            )
-            for *place, reads, share in hot:
-                rate.add_metric([str(each) for each in place], reads)
-                slow.add_metric([str(each) for each in place], share)
-            yield from (rate, slow)
-
-
-class _Consumers(Collector):
-    """Live consumers by what they observed, asked for when somebody scrapes."""
-
-    def __init__(self, *, each: bool) -> None:
-        self._each = each
-        self.counts: Callable[[], Iterable[tuple[str, str, int, str, int]]] = tuple
-
-    def collect(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily(
-            "configregistry_consumers",
-            "Live consumers whose last heartbeat this replica got: sum over replicas",
-            labels=("namespace", "registry", "version", "status"),
-        )
-        # Without series for each registry a version's number says nothing, so it is left out as well.
-        sums: Counts[tuple[str, str, str, str]] = Counts()
-        for namespace, name, version, status, number in self.counts():
-            shown = str(version) if version else ""
-            sums[(namespace, name, shown, status) if self._each else ("", "", "", status)] += number
-        for labels, number in sums.items():
-            family.add_metric(labels, number)
-        yield family
-
-
-class _Reloads(Collector):
-    """`hot_reload_status`: each component is in one stage; all stages are told."""
-
-    def __init__(self) -> None:
-        self.stages: dict[str, str] = {}
-
-    def collect(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily(
-            "hot_reload_status",
-            "0 inactive, 1 loading, 2 validating, 3 switching, 4 success, -1 failed",
-            labels=("stage", "component"),
-        )
-        for component, present in list(self.stages.items()):
-            for stage, number in STAGES.items():
-                family.add_metric((stage, component), number if stage == present else 0)
-        yield family
+    def families(self) -> Iterable[Family]:
+        """Give them, as they are now."""
+        ...
 
 
 class Metrics:
     """All metric objects. `env` and `cluster` are labels that this process gives itself.
 
-    With `per_registry` off nothing is labelled by a registry's name.
+    With `per_registry` off nothing is labelled by a registry's name. `decides`, `serves`: the halves of the program
+    that this process has.
     """
 
     def __init__(
@@ -266,72 +56,66 @@ class Metrics:
         env: str = "",
         cluster: str = "",
         per_registry: bool = True,
+        decides: bool = True,
+        serves: bool = True,
+        now: Callable[[], float] = time.monotonic,
         registry: CollectorRegistry | None = None,
     ) -> None:
-        self.registry = registry = registry or CollectorRegistry()
+        self.registry = registry or CollectorRegistry()
+        """All of it, for whoever looks for one sample."""
         self.per_registry = per_registry
-        self._registries = _Registries(env, cluster, each=per_registry)
-        self._reloads = _Reloads()
-        registry.register(self._registries)
-        registry.register(self._reloads)
-        self._consumers = _Consumers(each=per_registry)
-        registry.register(self._consumers)
-        self._deliveries = _Deliveries()
-        registry.register(self._deliveries)
-        ProcessCollector(registry=registry)
+        self._sides = (Side.DECIDES if decides else Side(0)) | (Side.SERVES if serves else Side(0))
+        self._few = CollectorRegistry()
+        """What prometheus_client makes the text of; the rest is told by `_many`."""
+        self._many: list[Told] = []
+        self.registry.register(_Both(self._few, self._many))
+        self._deciding()
+        self._serving(env, cluster)
+        self.checks = Checks(self._counter("configregistry_checks_total"), now)
+        self.drift_repairs = self._counter("configregistry_drift_repairs_total")
+        self._consistency = self._counter("configregistry_consistency_checks_total")
+        self._staleness = self._gauge("configregistry_staleness_seconds")
+        self._requests = self._counter("configregistry_api_requests_total")
+        self._gauge("configregistry_build_info").labels(__version__).set(1)
+        ProcessCollector(registry=self._few)
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, registry=registry)
+    def _deciding(self) -> None:
+        self.rollouts = self._counter("configregistry_rollouts_total")
+        self.reconciles = self._counter("configregistry_reconciles_total")
+        self.reconcile_duration = self._histogram("configregistry_reconcile_duration_seconds")
+        self.queue_depth = self._gauge("configregistry_queue_depth")
+        self.unused = self._gauge("configregistry_unused_registries")
+        self.exchange_errors = self._counter("configregistry_replica_exchange_errors_total")
+        self.exchange_duration = self._histogram("configregistry_replica_exchange_duration_seconds")
+        self._leader = self._gauge("configregistry_leader")
+        self._epoch = self._gauge("configregistry_leader_epoch")
+        self._admissions = self._counter("configregistry_admission_reviews_total")
+        self._admission_duration = self._histogram("configregistry_admission_review_duration_seconds")
+        self._certificate: Gauge | None = None
+        self._standings = Standings(each=self.per_registry)
+        self._add(self._standings, Side.DECIDES)
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(name, text, labels, buckets=buckets, registry=registry)
+    def _serving(self, env: str, cluster: str) -> None:
+        self._served = Served(env, cluster, each=self.per_registry)
+        self._consumers = Consumers(self._served.gives, each=self.per_registry)
+        self._hot_keys = HotKeys(each=self.per_registry)
+        for told in (self._served, self._consumers, self._hot_keys):
+            self._add(told, Side.SERVES)
+        self._reads, self._deliveries, self._reloads = Reads(), Deliveries(), Reloads()
+        if Side.SERVES in self._sides:
+            for collector in (self._reads, self._deliveries, self._reloads):
+                self._few.register(collector)
+        self.switch_errors = self._counter("hot_reload_switch_errors_total")
+        self.switch_duration = self._histogram("hot_reload_duration_seconds")
+        self.stale_reads = self._counter("configregistry_stale_reads_total")
+        self.shed_reads = self._counter("configregistry_hot_key_shed_total")
+        self.reviews = self._counter("configregistry_reviews_total")
+        self._connections = self._gauge("configregistry_connections")
+        self._refused = self._counter("configregistry_connections_refused_total")
+        self._watchers = self._gauge("configregistry_watchers")
+        self._cut_off = self._counter("configregistry_watch_cut_off_total")
 
-        self.rollouts = counter("configregistry_rollouts_total", "Rollouts that ended", "result", "trigger")
-        self.checks = counter("configregistry_checks_total", "Probes made", "check", "verdict")
-        self.reconciles = counter("configregistry_reconciles_total", "Reconciliations", "result")
-        self.reconcile_duration = histogram(
-            "configregistry_reconcile_duration_seconds", "Of one reconciliation", WORK_BUCKETS
-        )
-        self.drift_repairs = counter(
-            "configregistry_drift_repairs_total",
-            "States that another hand changed, and that were put back",
-        )
-        self.exchange_errors = counter(
-            "configregistry_replica_exchange_errors_total", "Replicas that did not tell the leader of their consumers"
-        )
-        self.exchange_duration = histogram(
-            "configregistry_replica_exchange_duration_seconds",
-            "Of asking all replicas for their consumers",
-            WORK_BUCKETS,
-        )
-        self.unused = Gauge(
-            "configregistry_unused_registries", "Registries that nobody has read for --unused-after", registry=registry
-        )
-        self.queue_depth = Gauge("configregistry_queue_depth", "Names that wait to be reconciled", registry=registry)
-        self.switch_errors = counter(
-            "hot_reload_switch_errors_total",
-            "States that were not switched to, by the reason",
-            "component",
-            "reason",
-        )
-        self.switch_duration = histogram(
-            "hot_reload_duration_seconds", "Of one batch of switches", SWAP_BUCKETS, "component"
-        )
-        self.stale_reads = counter(
-            "configregistry_stale_reads_total", "Reads answered while cut off from the API server"
-        )
-        self._hot_keys = _HotKeys(each=per_registry)
-        registry.register(self._hot_keys)
-        self.shed_reads = counter("configregistry_hot_key_shed_total", "Reads of hot keys answered with 429")
-        self.reviews = counter(
-            "configregistry_reviews_total", "TokenReviews and SubjectAccessReviews made", "review", "result"
-        )
-        self._connections = Gauge("configregistry_connections", "Open connections of clients", registry=registry)
-        self._refused = counter("configregistry_connections_refused_total", "Connections over a limit", "reason")
-        self._watchers = Gauge("configregistry_watchers", "Open streams", registry=registry)
-        self._cut_off = counter("configregistry_watch_cut_off_total", "Streams ended before their time", "reason")
-        self._reads = _Reads()
-        registry.register(self._reads)
+    # Reads and streams.
 
     def read(self, code: int, seconds: float | None) -> None:
         """Count one answered request; None: it was held. The hot path's only metrics call."""
@@ -366,22 +150,6 @@ class Metrics:
         """Count a stream that was ended: `slow-reader`, or `defect` (which is logged)."""
         self._cut_off.labels(reason).inc()
 
-    def show(self, namespace: str, name: str, shown: Shown) -> None:
-        """Tell what a registry gives at present."""
-        self._registries.show((namespace, name), shown)
-
-    def step(self, namespace: str, name: str, step: int | None) -> None:
-        """Tell the step that a registry's candidate is in; None: there is no candidate."""
-        self._registries.step((namespace, name), step)
-
-    def loaded(self, namespace: str, name: str, seconds: float) -> None:
-        """Observe how long it took from a status's event to its publication."""
-        self._registries.load((namespace, name), seconds)
-
-    def forget(self, namespace: str, name: str) -> None:
-        """Drop every series of a deleted registry."""
-        self._registries.forget((namespace, name))
-
     def watch_hot_keys(self, hottest: Callable[[], Iterable[tuple[str, str, str, float, float]]]) -> None:
         """Ask for hot keys at each scrape: namespace, registry, key, reads a second, share of slow answers.
 
@@ -396,8 +164,26 @@ class Metrics:
         """
         self._consumers.counts = counts
 
+    # What is served.
+
+    def show(self, namespace: str, name: str, shown: Shown) -> None:
+        """Tell what a registry gives at present."""
+        self._served.show((namespace, name), shown)
+
+    def step(self, namespace: str, name: str, step: int | None) -> None:
+        """Tell the step that a registry's candidate is in; None: there is no candidate."""
+        self._served.step((namespace, name), step)
+
+    def loaded(self, namespace: str, name: str, seconds: float) -> None:
+        """Observe how long it took from a status's event to its publication."""
+        self._served.load((namespace, name), seconds)
+
+    def forget(self, namespace: str, name: str) -> None:
+        """Drop every series of what was served of a deleted registry."""
+        self._served.forget((namespace, name))
+
     def stage(self, component: str, stage: str) -> None:
-        """Tell where a component is in its reload; one of `STAGES`."""
+        """Tell where a component is in its reload; one of `names.STAGES`."""
         self._reloads.stages[component] = stage
 
     def switched(self, component: str, seconds: float) -> None:
@@ -410,7 +196,110 @@ class Metrics:
         self.switch_errors.labels(component, reason).inc()
         self._reloads.stages[component] = "failed"
 
+    # What is decided.
+
+    def lead(self, leading: bool, epoch: int | None = None) -> None:
+        """Tell whether this process decides, and the epoch that it took its Lease with (None: there is no Lease)."""
+        if not leading:
+            # What the term before knew is another leader's by now.
+            self._standings.clear()
+            self.queue_depth.set_function(lambda: 0)
+            self.unused.set_function(lambda: 0)
+        self._standings.told = leading
+        self._leader.set(int(leading))
+        if epoch is not None:
+            self._epoch.set(epoch)
+
+    def stand(self, namespace: str, name: str, reason: str) -> None:
+        """Tell where a registry stands, as one of `names.REASONS`; empty: nobody has decided anything about it yet."""
+        self._standings.stand((namespace, name), reason)
+
+    def dismiss(self, namespace: str, name: str) -> None:
+        """Drop every series of what was decided of a deleted registry."""
+        self._standings.forget((namespace, name))
+
+    def reviewed(self, result: str, seconds: float) -> None:
+        """Count an answered AdmissionReview: `allowed`, `warned` (allowed with warnings), `denied` or `failed`."""
+        self._admissions.labels(result).inc()
+        self._admission_duration.observe(seconds)
+
+    def certified(self, until: float) -> None:
+        """Tell until when (seconds since 1970) the certificate that the webhook shows is valid."""
+        if self._certificate is None:  # without one there is no series: 0 would have expired long ago
+            self._certificate = self._gauge("configregistry_webhook_certificate_expiration_timestamp_seconds")
+        self._certificate.set(until)
+
+    # The API server.
+
+    def consistency(self, result: str) -> None:
+        """Count a comparison of memory with the API server.
+
+        `same`, `repaired`, `differs` (and could not be repaired), or `failed` (nobody could be asked).
+        """
+        self._consistency.labels(result).inc()
+
+    def repaired(self, number: int = 1) -> None:
+        """Count states that were not what they should be, and were put right."""
+        self.drift_repairs.inc(number)
+
+    def asked(self, verb: str, status: int) -> None:
+        """Count a request to the API server: its method or `WATCH`, and the HTTP status; 0: no answer came."""
+        self._requests.labels(verb, result_of(status)).inc()
+
+    def watch_staleness(self, staleness: Callable[[], float]) -> None:
+        """Ask at each scrape how many seconds ago what is in memory was last known to be true. In any thread."""
+        self._staleness.set_function(staleness)
+
+    # The text.
+
     def expose(self, accept: str) -> tuple[str, bytes]:
         """Give the content type and text of all metrics, in the format that `accept` prefers."""
+        content_type, pieces = self.pieces(accept)
+        return content_type, b"".join(pieces)
+
+    def pieces(self, accept: str) -> tuple[str, list[bytes]]:
+        """Give the same in pieces: 15 MB for 10,000 registries are not to be copied while readers wait."""
         encoder, content_type = choose_encoder(accept)
-        return content_type, encoder(self.registry)
+        few = encoder(self._few)
+        end = _END if few.endswith(_END) else b""
+        pieces = [few.removesuffix(end)]
+        for told in self._many:
+            for family in told.families():
+                pieces.extend(lines(family))
+        return content_type, [*pieces, end] if end else pieces
+
+    # Making them, as `names` has them.
+
+    def _add(self, told: Told, side: Side) -> None:
+        if side in self._sides:
+            self._many.append(told)
+
+    def _of(self, name: str) -> CollectorRegistry | None:
+        return self._few if METRICS[name].side & self._sides else None
+
+    def _gauge(self, name: str) -> Gauge:
+        return Gauge(name, METRICS[name].text, METRICS[name].labels, registry=self._of(name))
+
+    def _counter(self, name: str) -> Counter:
+        made = Counter(name, METRICS[name].text, METRICS[name].labels, registry=self._of(name))
+        for row in METRICS[name].rows:
+            made.labels(*row)
+        return made
+
+    def _histogram(self, name: str) -> Histogram:
+        metric = METRICS[name]
+        return Histogram(name, metric.text, metric.labels, buckets=metric.buckets, registry=self._of(name))
+
+
+class _Both(Collector):
+    """What prometheus_client tells, and what is told beside it."""
+
+    def __init__(self, few: CollectorRegistry, many: list[Told]) -> None:
+        self._few = few
+        self._many = many
+
+    def collect(self) -> Iterable[Whole]:
+        """Make it of what there is now."""
+        yield from self._few.collect()
+        for told in self._many:
+            yield from map(whole, told.families())

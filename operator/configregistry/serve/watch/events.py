@@ -34,18 +34,18 @@ def event(name: str, data: bytes, cursor: bytes | None = None) -> bytes:
     return b"event: %b\n%bdata: %b\n\n" % (name.encode(), place, data)
 
 
-def snapshot(key: Key, standing: Standing) -> bytes:
-    """Give all that a consumer gets."""
+def snapshot(key: Key, standing: Standing, trace: str = "") -> bytes:
+    """Give all that a consumer gets. `trace`: whose publication brought it, for those who go on with it."""
     assert standing.view is not None
     view: View = standing.view
-    head = _text({**_registry(key), "version": view.given.version.number, **_about(standing)})
+    head = _text({**_registry(key), "version": view.given.version.number, **_about(standing, trace)})
     return b'%b,"data":%b}' % (head[:-1], data_body(view.data()))
 
 
-def delta(key: Key, before: Standing, after: Standing, changes: Changes) -> bytes:
-    """Give what changed."""
+def delta(key: Key, before: Standing, after: Standing, changes: Changes, trace: str = "") -> bytes:
+    """Give what changed. `trace`: as of a snapshot."""
     ends = {"from": before.position[0].version, "to": after.position[0].version}
-    head = _text({**_registry(key), **ends, **_about(after)})
+    head = _text({**_registry(key), **ends, **_about(after, trace)})
     return b'%b,"changes":[%b]}' % (head[:-1], b",".join(map(change_body, changes)))
 
 
@@ -71,12 +71,14 @@ def _registry(key: Key) -> dict[str, Any]:
     return {"namespace": key[0], "registry": key[1]}
 
 
-def _about(standing: Standing) -> dict[str, Any]:
+def _about(standing: Standing, trace: str) -> dict[str, Any]:
     assert standing.view is not None
+    carried = {"traceparent": trace} if trace else {}
     return {
         "hash": standing.view.given.version.hash,
         "variant": variant(standing.position[0]),
         "revision": standing.position[0].revision,
+        **carried,
     }
 
 

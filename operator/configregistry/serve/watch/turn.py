@@ -5,6 +5,7 @@ It must never know a stream.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 from configregistry.kube.objects import Key
@@ -28,6 +29,8 @@ class Turn:
         self._past = past
         self._undecided: dict[Key, tuple[Canary, ...]] = {}
         self._standings: dict[tuple[Key, tuple[bool, ...]], Standing | None] = {}
+        self.delivered: Counter[tuple[str, Key, int]] = Counter()
+        """To how many streams what was written: of which trace, registry and revision."""
 
     def undecided(self, key: Key) -> tuple[Canary, ...]:
         """Give the candidates of a chain that some consumers get and some do not."""
@@ -55,6 +58,7 @@ def event(
     standings: list[Standing],
     place: int,
     after: Standing,
+    trace: str = "",
 ) -> bytes:
     """Give what brings a client from where it is to `after` in one of its registries; empty: nothing is new."""
     key, before = keys[place], standings[place]
@@ -64,18 +68,18 @@ def event(
 
     def body() -> bytes:
         if what == "snapshot":
-            return events.snapshot(key, after)
+            return events.snapshot(key, after, trace)
         if what == "deleted":
             return events.deleted(key, before)
         found = changes(now, key[0], before, after)
-        return events.delta(key, before, after, found) if found is not None else b""
+        return events.delta(key, before, after, found, trace) if found is not None else b""
 
     def whole(data: bytes) -> bytes:
         positions = [standing.position for standing in standings]
         positions[place] = after.position
         return events.event(what, data, encode(keys, positions)) if data else b""
 
-    known = (what, key, before.position if what != "snapshot" else (), after.position)
+    known = (what, key, before.position if what != "snapshot" else (), after.position, trace)
     if len(keys) > 1:
         return whole(encoded.get(("data", *known), body))
     return encoded.get(known, lambda: whole(body()))

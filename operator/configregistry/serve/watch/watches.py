@@ -29,6 +29,7 @@ import structlog
 
 from configregistry.kube.objects import Key
 from configregistry.serve.responses import Sink
+from configregistry.serve.traces import Traces
 from configregistry.serve.view import Consumer, Views
 from configregistry.serve.watch import events
 from configregistry.serve.watch.cursor import Position
@@ -38,6 +39,7 @@ from configregistry.serve.watch.standing import Standing, lag, recall, stand
 from configregistry.serve.watch.turn import Turn, event
 from configregistry.serve.watch.watcher import PATIENCE, Watcher, Who
 from configregistry.state import Canary, Snapshot
+from configregistry.telemetry import tracing
 
 LIMIT: Final = 256 * 1024
 """Bytes pending over which nothing more is written to a stream."""
@@ -78,11 +80,13 @@ class Watches:
         past: Past | None = None,
         limit: int = LIMIT,
         staleness: Callable[[], float] = lambda: 0.0,
+        traces: Traces | None = None,
     ) -> None:
         self._views = views
         self._observer = observer
         self._staleness = staleness
         """Seconds for which this replica may have missed changes; 0: what it knows is the present."""
+        self._traces = Traces() if traces is None else traces
         self._past = past or Past(views.source)
         self._limit = limit
         self._encoded = events.Encoded()
@@ -148,7 +152,7 @@ class Watches:
 
     def published(self, before: Snapshot, now: Snapshot, changed: Collection[Key]) -> None:
         """Tell all streams that a publication concerns; subscribe this to the hydrator."""
-        started = perf_counter()
+        started, began = perf_counter(), tracing.now()
         if self._views.source.ready:  # before that, nobody can have been here
             self._past.add(before, now, changed)
         turn = Turn(self._views, self._past, now)
@@ -157,9 +161,12 @@ class Watches:
             try:
                 self._advance(group, touched, turn, started)
             except Exception:  # noqa: BLE001 - a defect must not keep others from what they wait for
-                _log.exception("streams could not be brought up to date")
+                _log.exception("streams could not be brought up to date", registries=_names(group.keys))
                 for watcher in list(group.watchers):
                     self._cut(watcher, _DEFECT)
+        for (trace, (namespace, name), revision), streams in turn.delivered.items():
+            about: dict[str, tracing.Value] = {"namespace": namespace, "registry": name, "revision": revision}
+            tracing.past("watch delivery", began, tracing.now(), trace, streams=streams, **about)
 
     def beat(self) -> None:
         """Do what is to be done for one stream in fifteen; to be called once a second."""
@@ -169,7 +176,7 @@ class Watches:
             try:
                 self._tend(watcher, stale=stale)
             except Exception:  # noqa: BLE001 - whoever beats must outlive each of them
-                _log.exception("a stream could not be looked after")
+                _log.exception("a stream could not be looked after", registries=_names(watcher.keys))
                 self._cut(watcher, _DEFECT)
 
     async def run(self) -> None:
@@ -217,10 +224,13 @@ class Watches:
                 after = turn.standing(key, watchers[0].who)
                 if after is None or lag(self._past, turn.now, key[0], before.position).behind:
                     continue
-                data = event(self._encoded, turn.now, group.keys, standings, place, after)
+                trace = self._trace(key, before, after)
+                data = event(self._encoded, turn.now, group.keys, standings, place, after, trace)
                 if data:
                     told.append(data)
                     moved = False
+                    if trace:
+                        turn.delivered[trace, key, after.position[0].revision] += len(watchers)
                 elif after.position != before.position:
                     moved = True
                 standings[place] = after
@@ -271,7 +281,7 @@ class Watches:
 
     def _abandon(self, watcher: Watcher) -> None:
         """Have done with a stream whose sink raised. Its client comes back to where it was."""
-        _log.exception("a stream could not be written to")
+        _log.exception("a stream could not be written to", registries=_names(watcher.keys))
         self.forget(watcher)
         with suppress(Exception):
             watcher.sink.abort()
@@ -282,7 +292,7 @@ class Watches:
         try:
             self._catch_up(watcher)
         except Exception:  # noqa: BLE001 - a defect of one stream shall not end the others
-            _log.exception("a stream could not be brought up to date")
+            _log.exception("a stream could not be brought up to date", registries=_names(watcher.keys))
             self._cut(watcher, _DEFECT)
 
     def _catch_up(self, watcher: Watcher) -> bool:
@@ -301,7 +311,8 @@ class Watches:
             for after in self._steps(now, key, standings[place], watcher.who):
                 if watcher.sink.pending > self._limit:
                     return True
-                data = event(self._encoded, now, watcher.keys, standings, place, after)
+                trace = self._trace(key, standings[place], after)
+                data = event(self._encoded, now, watcher.keys, standings, place, after, trace)
                 if data:
                     watcher.sink.write(data)
                     wrote, moved = True, False
@@ -323,11 +334,23 @@ class Watches:
             if standing is not None:
                 yield standing
 
+    def _trace(self, key: Key, before: Standing, after: Standing) -> str:
+        """The trace of what brought a client from one to the other: of the first link that has another revision."""
+        if not self._traces:
+            return ""
+        had = {link.name: link.revision for link in before.position}
+        moved = (link for link in after.position if had.get(link.name) != link.revision)
+        return next((found for link in moved if (found := self._traces.of((key[0], link.name), link.revision))), "")
+
     def _doubts(self, group: Group, now: Snapshot) -> bool:
         return any(
             lag(self._past, now, key[0], standing.position).doubtful
             for key, standing in zip(group.keys, group.standings, strict=True)
         )
+
+
+def _names(keys: Iterable[Key]) -> list[str]:
+    return ["/".join(key) for key in keys]
 
 
 def _alike(group: Group, canaries: list[Canary]) -> list[list[Watcher]]:

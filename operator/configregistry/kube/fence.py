@@ -1,0 +1,48 @@
+"""In front of each write of a term: it is asked right before one is sent, and knows which are under way.
+
+Why the second: a write that is cut off in the middle may still be carried out, and the next leader would meet it
+after it has read what there is. So a term that ends in peace lets what is under way be answered first.
+
+It must never keep a read from being made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from configregistry.kube.failures import NotLeading
+
+
+class Fence:
+    """`permit` raises `NotLeading` where nothing may be written any more."""
+
+    def __init__(self, permit: Callable[[], None]) -> None:
+        self._permit = permit
+        self._shut = False
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextmanager
+    def passage(self) -> Iterator[None]:
+        """One write, from right before it is sent until it is answered. Raises `NotLeading`."""
+        if self._shut:
+            raise NotLeading("not written: this term is over")
+        self._permit()
+        self._under_way += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    async def shut(self, seconds: float) -> None:
+        """Let nothing through any more, and wait for what is under way, at most so long."""
+        self._shut = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
