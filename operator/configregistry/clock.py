@@ -35,6 +35,17 @@ class SystemClock:
         return time.monotonic()
 
 
+class WakefulClock(SystemClock):
+    """As `SystemClock`, but `monotonic` goes on while the machine is suspended (where the system can tell)."""
+
+    def monotonic(self) -> float:
+        """Seconds of CLOCK_BOOTTIME."""
+        return time.clock_gettime(_BOOT) if _BOOT is not None else time.monotonic()
+
+
+_BOOT = getattr(time, "CLOCK_BOOTTIME", None)
+
+
 def timestamp(moment: datetime) -> str:
     """RFC 3339 with whole seconds and a Z, as Kubernetes writes `metav1.Time`."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -143,7 +143,7 @@ REFUSED: Final[tuple[tuple[Values, str], ...]] = (
     ({"replicas": 3}, "additional properties 'replicas' not allowed"),
     ({"controller": {"replicaCount": 3}}, "additional properties 'replicaCount' not allowed"),
     ({"controller": {"replicas": "3"}}, "at '/controller/replicas': got string, want integer"),
-    ({"controller": {"replicas": -1}}, "at '/controller/replicas': minimum: got -1, want 0"),
+    ({"controller": {"replicas": -1}}, "at '/controller/replicas': minimum: got -1, want 1"),
     ({"logLevel": "loud"}, "at '/logLevel': value must be one of 'debug', 'info', 'warning', 'error'"),
     ({"namespaces": "shop"}, "at '/namespaces': got string, want array"),
     ({"namespaces": ["Shop"]}, "at '/namespaces/0': 'Shop' does not match pattern"),

@@ -26,7 +26,6 @@ from tests.integration.crash_stories import Surroundings
 from tests.integration.running import Client
 
 from configregistry import failpoints
-from configregistry.cli.main import run_command
 
 SEED: Final = int(os.environ.get("CRASH_SEED", "20260101"))
 ALL: Final = os.environ.get("CRASH_KILLS", "") == "all"
@@ -47,8 +46,7 @@ NOT_HERE: Final = {
 """Failpoints that no story has to come to, and why."""
 
 
-OPTIONS: Final = {text for option in run_command.params for text in (*option.opts, *option.secondary_opts)}
-ALONE: Final = ["--no-leader-election"] if "--no-leader-election" in OPTIONS else []
+ALONE: Final = "--no-leader-election"
 """A life does not wait for the Lease of the one before."""
 
 
@@ -59,7 +57,7 @@ async def test_killed_at_every_await(crd: KubeCluster, namespace: str, tmp_path:
         Surroundings().running() as around,
         Zygote.of(tmp_path) as zygote,
     ):
-        stage = Stage(Lane(zygote, crd, namespace, tmp_path / "lane", *ALONE), client, around)
+        stage = Stage(Lane(zygote, crd, namespace, tmp_path / "lane", ALONE), client, around)
         await stage.dependency()
         await stage.play(0, {}, {})
         reference, reached = stage.kept, by_story(stage.lane.reached, 0)

@@ -7,6 +7,7 @@ import contextlib
 import json
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -475,6 +476,23 @@ async def test_rights_that_are_missing_are_named(registries: KubeCluster, namesp
             "may not: watch configregistries.configregistry.dev, watch controllerrevisions.apps "
             f"in namespace {namespace}." in str(caught.value)
         )
+        elsewhere = registries.create_namespace()
+        granted_there = ("--resource=configregistries.configregistry.dev", "--resource=controllerrevisions.apps")
+        verbs = "--verb=get,list,watch"
+        place = f"--namespace={elsewhere}"
+        registries.kubectl("create", "role", "all", verbs, *granted_there, place)
+        registries.kubectl("create", "rolebinding", "all", "--role=all", "--user=reader", place)
+
+        async def usable() -> tuple[str, ...]:
+            with suppress(NotPermittedError):
+                return await preflight(limited, [namespace, elsewhere], SERVE_NEEDS)
+            return ()
+
+        async with asyncio.timeout(30):  # as above
+            while not (found := await usable()):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.1)
+        assert found == (elsewhere,)
+        registries.delete_namespace(elsewhere)
         with pytest.raises(NotPermittedError, match=r"get leases\.coordination\.k8s\.io"):
             await preflight(limited, [namespace], lease_needs("configregistry"))
     async with await connect(str(registries.kubeconfig)) as admin:

@@ -13,13 +13,13 @@ from datetime import datetime
 from typing import Any, cast
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 from tests.servers.virtual import VirtualTime
 
 from configregistry.kube import election as rules
 from configregistry.kube.election import Election
-from configregistry.kube.failures import Conflict, NotFound, NotLeading, Unavailable
+from configregistry.kube.failures import Conflict, Invalid, NotFound, NotLeading, Unavailable
 from configregistry.kube.lease import Found, Leases, Place
 
 TOTAL = 4.5
@@ -32,10 +32,13 @@ class Server:
 
     time: VirtualTime
     lease: Found | None = None
-    arrived: list[int] = field(default_factory=list)
+    arrived: list[tuple[int, str]] = field(default_factory=list)
+    """The epoch of each write, and whose it was."""
     versions: Any = field(default_factory=lambda: itertools.count(1))
 
     def put(self, holder: str, seconds: int, epoch: int) -> Found:
+        if epoch >= 2**31:
+            raise Invalid("no int32")  # as the API server says it
         self.lease = Found(str(next(self.versions)), holder, seconds, epoch, {})
         return self.lease
 
@@ -60,9 +63,13 @@ class Candidate:
         self.turns = itertools.cycle(self.delays)
         time = self.server.time
         self.election = Election(
-            cast("Leases", self), self.name, time, lambda: self.newest, jitter=lambda: 1.0, sleep=self.sleep
+            cast("Leases", self), self.name, time, self.greatest, jitter=lambda: 1.0, sleep=self.sleep
         )
         self.tasks = [asyncio.ensure_future(self.lead()), asyncio.ensure_future(self.work())]
+
+    def greatest(self) -> int:
+        """What statuses tell."""
+        return max((epoch for epoch, _ in self.server.arrived), default=self.newest)
 
     async def sleep(self, seconds: float) -> None:
         await self.server.time.sleep(seconds)
@@ -77,7 +84,7 @@ class Candidate:
         await self.server.time.sleep(there)
         try:
             answer: Any = apply()
-        except (Conflict, NotFound) as error:
+        except (Conflict, NotFound, Invalid) as error:
             answer = error
         if self.cut or there + back > TOTAL:
             await self.sleep(TOTAL - there)
@@ -93,8 +100,8 @@ class Candidate:
     async def take(self, found: Found | None, holder: str, epoch: int, seconds: int, now: datetime) -> Found:
         return await self._write(found, lambda: self.server.put(holder, seconds, epoch))
 
-    async def renew(self, found: Found, now: datetime) -> Found:
-        return await self._write(found, lambda: self.server.put(found.holder, found.seconds, found.epoch))
+    async def renew(self, found: Found, seconds: int, now: datetime) -> Found:
+        return await self._write(found, lambda: self.server.put(found.holder, seconds, found.epoch))
 
     async def release(self, found: Found, now: datetime) -> None:
         await self._write(found, lambda: self.server.put("", 1, found.epoch))
@@ -114,7 +121,8 @@ class Candidate:
         while True:
             self.terms.append(await self.election.win())
             await self.election.keep()
-            await self.shut()
+            if not await self.shut():
+                await self.sleep(TOTAL)
 
     async def work(self) -> None:
         """Write again and again: each write is on its way for as long as a request may last."""
@@ -129,16 +137,20 @@ class Candidate:
             self.under_way.add(arriving)
             arriving.add_done_callback(self.under_way.discard)
 
-    async def shut(self) -> None:
-        """A term that ends in peace lets its writes be answered first (`kube.fence`)."""
-        while self.under_way:
+    async def shut(self) -> bool:
+        """A term that ends in peace lets its writes be answered first, for a while (`kube.fence`)."""
+        for _ in range(10):
+            if not self.under_way:
+                return True
             await self.server.time.sleep(0.1)
+        return not self.under_way
 
     async def _arrive(self, epoch: int) -> None:
         await self.server.time.sleep(min(next(self.turns), TOTAL))
-        self.server.arrived.append(epoch)
+        self.server.arrived.append((epoch, self.name))
 
     async def end(self, *, released: bool) -> None:
+        self.woken.set()
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
@@ -148,12 +160,17 @@ class Candidate:
             await ending
 
     async def _release(self) -> None:
-        await self.shut()
-        await self.election.release()
+        if await self.shut():
+            await self.election.release()
+            well = not self.cut and max(self.delays) <= 0.3
+            lease = self.server.lease
+            assert not well or lease is None or lease.holder != self.name, "it ended, and still holds the Lease"
 
 
 delay = st.sampled_from([0.0, 0.01, 0.3, 1.9, 3.0, 6.0])
-verb = st.sampled_from(["nothing", "pause", "wake", "cut", "join", "kill", "end", "label", "outbid"])
+verb = st.sampled_from(
+    ["nothing", "pause", "wake", "cut", "join", "kill", "end", "label", "seconds", "delete", "outbid"]
+)
 step = st.tuples(verb, st.integers(0, 2), st.sampled_from([0.1, 0.9, 2.5, 9.0, 16.0, 20.0]))
 """What happens, to which of the three (0: to whoever leads), and for how many seconds."""
 
@@ -173,6 +190,11 @@ async def happen(what: str, server: Server, living: list[Candidate], about: int,
             living[about] = Candidate(f"process-{next(server.versions)}", server, delays)
         case "label" if server.lease is not None:
             server.lease = server.lease._replace(version=str(next(server.versions)))
+        case "seconds" if server.lease is not None:
+            server.lease = server.lease._replace(version=str(next(server.versions)), seconds=1)
+        case "delete" if server.arrived and max(max(each.delays) for each in living) <= 0.3:
+            # What nobody is protected from: a hand that deletes it while somebody's take is on its way for seconds.
+            server.lease = None
         case "outbid" if one.election.epoch:
             one.election.outbid(one.election.epoch + 5)
 
@@ -206,10 +228,12 @@ async def play(delays: list[list[float]], steps: list[tuple[str, int, float]]) -
 def test_writes_arrive_in_the_order_of_their_epochs(
     delays: list[list[float]], steps: list[tuple[str, int, float]]
 ) -> None:
+    note(f"{delays} {steps}")
     server, everybody = asyncio.run(play(delays, steps))
-    assert server.arrived == sorted(server.arrived)
-    terms = [epoch for each in everybody for epoch in each.terms]
-    assert len(terms) == len(set(terms))
+    epochs = [epoch for epoch, _ in server.arrived]
+    assert epochs == sorted(epochs)
+    assert len(set(server.arrived)) == len(set(epochs)), "two have written in terms of the same number"
+    assert all(each.terms == sorted(set(each.terms)) for each in everybody)
 
 
 async def test_a_crashed_leader_is_followed_within_17_s_and_one_that_ends_within_3() -> None:
@@ -242,15 +266,38 @@ async def test_a_lease_that_was_deleted_begins_above_every_epoch_that_is_known()
     time = VirtualTime()
     server = Server(time)
     one = Candidate("one", server, [0.01], newest=41)
+    await time.advance(rules.LASTS - 1)
+    assert not one.election.epoch, "who led before may not know yet that the Lease is gone"
     await time.advance(3)
     assert one.election.epoch == 42
     server.lease = None
     await time.advance(5)
-    assert one.election.epoch == 42, "the epoch that the statuses name by then is newer only if it has written"
-    one.newest = 42
-    server.lease = None
-    await time.advance(5)
     assert one.election.epoch == 43
+    await one.end(released=False)
+
+
+async def test_who_waited_does_not_take_a_deleted_lease_before_its_holder_must_know() -> None:
+    time = VirtualTime()
+    server = Server(time)
+    one, two = Candidate("one", server, [0.01]), Candidate("two", server, [0.01])
+    await time.advance(9)
+    leader, other = (one, two) if one.election.holds else (two, one)
+    leader.cut = True
+    server.lease = None
+    await time.advance(8)
+    assert not other.election.epoch
+    await time.advance(20)
+    assert other.election.holds
+    assert other.terms[0] > leader.terms[0]
+    for each in (one, two):
+        await each.end(released=False)
+
+
+async def test_an_epoch_that_no_lease_can_name_ends_nobody() -> None:
+    time = VirtualTime()
+    one = Candidate("one", Server(time), [0.01], newest=rules.CREDIBLE)
+    await time.advance(rules.LASTS + 3)
+    assert one.election.epoch == rules.CREDIBLE + 1
     await one.end(released=False)
 
 

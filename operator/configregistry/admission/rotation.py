@@ -181,7 +181,8 @@ class Rotation:
             wanted = wanted._replace(following=None)
         why = self._bad(kept.current, now)
         if why is not None:
-            _log.warning("the webhook's certificate is made again", why=why)
+            tell = _log.info if kept.current is None else _log.warning
+            tell("the webhook's certificate has to be made", why=why)
             instead = wanted.following or self._known_good(now) or self._make(self._names, now)
             wanted = Kept(instead)
         elif wanted.following is None and kept.current is not None and certificates.is_due(kept.current, now):

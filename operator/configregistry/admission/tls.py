@@ -34,6 +34,7 @@ class Tls:
     def __init__(self, certified: Callable[[float], None] = lambda _until: None) -> None:
         """`certified` is told until when each pair that is put into use is valid, in seconds since 1970."""
         self._certified = certified
+        certified(0.0)  # none yet: whoever watches its end hears of that, too
         self.context = _context()
         self.context.sni_callback = self._choose
         self._present: ssl.SSLContext | None = None

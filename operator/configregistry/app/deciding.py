@@ -18,8 +18,8 @@ import structlog
 
 from configregistry.app.admission import Admission
 from configregistry.app.following import Following
-from configregistry.app.leading import Terms, behind, identity, newest_epoch, place
-from configregistry.clock import Clock
+from configregistry.app.leading import STALE, Terms, behind, identity, newest_epoch, place
+from configregistry.clock import Clock, WakefulClock
 from configregistry.handlers import registries
 from configregistry.handlers import settings as kopf_settings
 from configregistry.handlers.thread import KopfThread
@@ -30,12 +30,14 @@ from configregistry.kube.election import Election, Unelected
 from configregistry.kube.events import Recorder
 from configregistry.kube.fence import Fence
 from configregistry.kube.lease import Leases
-from configregistry.kube.objects import RevisionObject
+from configregistry.kube.objects import RegistryObject, RevisionObject
 from configregistry.kube.workloads import KubeWorkloads
 from configregistry.reconcile import (
     Collector,
     Controller,
+    Floors,
     InProcess,
+    Ledger,
     OverHttp,
     Replicas,
     VersionIndex,
@@ -73,14 +75,23 @@ class Deciding:
         self._clock = clock
         self._metrics = metrics
         self._replicas = _replicas(settings, api, local)
-        self._collector = Collector(self._replicas, clock, metrics) if self._replicas is not None else None
+        self._collector = (
+            Collector(self._replicas, clock, metrics, tells=lambda: self._controller is not None)
+            if self._replicas is not None
+            else None
+        )
         self._following = following
         self._recorder = Recorder(api, instance=platform.node())
         self._outbound = Outbound(allow_local=not settings.in_cluster)
         self._means = Means(self._outbound, self._collector, KubeWorkloads(api))
         self._versions = VersionIndex()
         following.revisions.subscribe(self._revision_changed)
-        self._election = _election(settings, api, following, clock) if settings.leader_election else None
+        self._ledger = Ledger()
+        following.registries.subscribe(self._registry_changed)
+        self._floors = Floors()
+        for followed in (following.registries, following.configmaps):
+            followed.subscribe_rewound(self._rewound)
+        self._election = _election(settings, api, following) if settings.leader_election else None
         self._controller: Controller | None = None
         self._terms = Terms(self._election, self._term, partial(behind, api, following, settings.namespaces), metrics)
         self._kopf: KopfThread | None = None
@@ -163,6 +174,7 @@ class Deciding:
                 following.configmaps.store,
                 following.policies.store,
                 following.namespaces.store,
+                lambda: following.registries.watching and following.revisions.watching,
             ),
             self._recorder,
             self._outbound,
@@ -174,8 +186,26 @@ class Deciding:
             unused_after=self._settings.unused_after,
             versions=self._versions,
             office=election or Unelected(),
+            floors=self._floors,
+            ledger=self._ledger,
         )
-        return _Term(self._controller, following, fence, self._settings.workers)
+        return _Term(self._controller, following, fence, self._settings.workers, self._term_ended)
+
+    def _term_ended(self) -> None:
+        """Nobody decides here: nothing of the term is kept, nor told of anything."""
+        self._controller = None
+
+    def _rewound(self) -> None:
+        """Etcd was restored: keep what was known before it is gone, in and out of office."""
+        registries = self._following.registries.store
+        self._floors.keep(registries.values())
+        if self._controller is not None:
+            self._controller.rewound(list(registries))
+
+    def _registry_changed(self, _key: tuple[str, str], _old: RegistryObject | None, new: RegistryObject | None) -> None:
+        """See what became of writes of a term that is over."""
+        if new is not None:
+            self._ledger.settle(new)
 
     def _revision_changed(self, key: tuple[str, str], old: RevisionObject | None, new: RevisionObject | None) -> None:
         """Keep the index up to date in and out of office."""
@@ -197,7 +227,10 @@ class Deciding:
 class _Term:
     """One term: a controller, told of changes."""
 
-    def __init__(self, controller: Controller, following: Following, fence: Fence, workers: int) -> None:
+    def __init__(
+        self, controller: Controller, following: Following, fence: Fence, workers: int, ended: Callable[[], None]
+    ) -> None:
+        self._ended = ended
         self._controller = controller
         self._following = following
         self._fence = fence
@@ -219,19 +252,27 @@ class _Term:
         """The workers."""
         return [self._controller.work() for _ in range(self._workers)]
 
-    async def shut(self, seconds: float) -> None:
+    async def shut(self, seconds: float) -> bool:
         """Write nothing any more, and wait at most so long for what is under way."""
-        await self._fence.shut(seconds)
+        return await self._fence.shut(seconds)
 
     async def close(self) -> None:
         """End the checks, and hear of nothing any more."""
+        self._ended()
         for end in self._unsubscribe:
             end()
         await self._controller.close()
 
 
-def _election(settings: Settings, api: Api, following: Following, clock: Clock) -> Election:
-    return Election(Leases(api, place(settings)), identity(), clock, partial(newest_epoch, following), jitter=_spread)
+def _election(settings: Settings, api: Api, following: Following) -> Election:
+    return Election(
+        Leases(api.apart(), place(settings)),
+        identity(),
+        WakefulClock(),
+        partial(newest_epoch, following),
+        jitter=_spread,
+        able=lambda: following.staleness() < STALE,
+    )
 
 
 def _spread() -> float:

@@ -71,10 +71,20 @@ class Followed(Generic[T]):
 
         return end
 
+    def subscribe_rewound(self, told: Callable[[], None]) -> None:
+        """Tell whenever the API server has gone back to an older state for good."""
+        for each in self.reflectors:
+            each.subscribe_rewound(told)
+
     async def synced(self) -> None:
         """Wait for the first list of each."""
         for each in self.reflectors:
             await each.synced.wait()
+
+    @property
+    def watching(self) -> bool:
+        """Whether changes arrive as they happen: every watch is open."""
+        return all(each.watching for each in self.reflectors)
 
     def staleness(self) -> float:
         """Seconds since the last sign of the API server; 0 while the watches are open."""

@@ -21,8 +21,9 @@ import structlog
 
 from configregistry.app.following import Following
 from configregistry.kube.client import Api
-from configregistry.kube.election import Election
+from configregistry.kube.election import CREDIBLE, LASTS, Election
 from configregistry.kube.failures import ApiError
+from configregistry.kube.fence import UNANSWERED
 from configregistry.kube.lease import Place
 from configregistry.kube.listing import resource_versions
 from configregistry.kube.objects import RegistryObject
@@ -36,6 +37,10 @@ IN_PEACE: Final = 1.0
 """Seconds that the last writes of a term have to be answered when the process ends."""
 AGAIN: Final = 0.5
 """Seconds between two tries to list what there is at the beginning of a term."""
+BEGIN_WITHIN: Final = 60.0
+"""Seconds in which a term must have begun; else somebody else is let try."""
+STALE: Final = 60.0
+"""Seconds without a watch after which a process does not try to lead: it would decide on what was."""
 
 _log = structlog.get_logger(__name__)
 
@@ -53,8 +58,8 @@ class Term(Protocol):
         """What runs until the end of the term; one that ends by itself is a defect."""
         ...
 
-    async def shut(self, seconds: float) -> None:
-        """Write nothing any more; wait at most so long for what is under way."""
+    async def shut(self, seconds: float) -> bool:
+        """Write nothing any more; wait at most so long for what is under way. Gives whether all was answered."""
         ...
 
     async def close(self) -> None:
@@ -78,15 +83,19 @@ class Terms:
         self._behind = behind
         self._metrics = metrics
         self._ready = asyncio.Event()
+        self._begun = asyncio.Event()
+        self._quiet = True
 
     def open(self) -> None:
         """Everything has been listed: from now on this process may lead."""
         self._ready.set()
 
     async def looked(self) -> None:
-        """Wait until it is known who leads at first."""
+        """Wait until the first term has begun, or is somebody else's."""
         if self._election is not None:
             await self._election.looked()
+        if self._election is None or self._election.epoch:
+            await self._begun.wait()
 
     async def run(self) -> None:
         """Lead whenever it is this process's turn, until cancelled."""
@@ -105,23 +114,34 @@ class Terms:
                 reason = await self._term(election.keep(), self._behind)
                 self._metrics.lead(False)
                 _log.warning("not leading any more", epoch=epoch, reason=reason)
+                if election.epoch:  # it could, but had nothing to decide on
+                    await election.release()
+                    await asyncio.sleep(LASTS)
+                elif not self._quiet:  # its next term must not overtake what is still on its way
+                    await asyncio.sleep(UNANSWERED)
         finally:
             self._metrics.lead(False)
-            await election.release()
+            if self._quiet:
+                await election.release()
+            else:
+                _log.warning("the lease runs out by itself: a write was not answered", epoch=election.epoch)
 
     async def _term(self, over: Awaitable[str], behind: Callable[[], Awaitable[list[tuple[Key, str]]]] | None) -> str:
         """One term, until `over` is; gives what that says."""
         ends = asyncio.ensure_future(over)
-        begins = asyncio.create_task(self._begun(behind))
+        begins = asyncio.create_task(self._listed(behind))
         term = None
         tasks: list[asyncio.Task[None]] = []
         try:
-            await asyncio.wait((ends, begins), return_when=asyncio.FIRST_COMPLETED)
+            begun, _ = await asyncio.wait((ends, begins), timeout=BEGIN_WITHIN, return_when=asyncio.FIRST_COMPLETED)
+            if not begun:
+                return f"what there is could not be listed within {BEGIN_WITHIN:g} s"
             if ends.done():
                 return ends.result()
             term = self._make()
             tasks = [asyncio.create_task(part) for part in term.parts()]
             term.begin(begins.result())
+            self._begun.set()
             done, _ = await asyncio.wait((ends, *tasks), return_when=asyncio.FIRST_COMPLETED)
             for task in done - {ends}:
                 task.result()
@@ -129,21 +149,21 @@ class Terms:
             return ends.result()
         finally:
             if term is not None:
-                await term.shut(IN_PEACE)
+                self._quiet = await term.shut(IN_PEACE)
             for each in (ends, begins, *tasks):
                 each.cancel()
             await asyncio.gather(ends, begins, *tasks, return_exceptions=True)
             if term is not None:
                 await term.close()
 
-    async def _begun(self, behind: Callable[[], Awaitable[list[tuple[Key, str]]]] | None) -> list[tuple[Key, str]]:
-        """List what there is, for as long as it takes: the Lease is lost before that is for ever."""
+    async def _listed(self, behind: Callable[[], Awaitable[list[tuple[Key, str]]]] | None) -> list[tuple[Key, str]]:
+        """List what there is, as often as it takes."""
         while behind is not None:
             try:
                 return await behind()
-            except ApiError as error:
+            except (ApiError, msgspec.MsgspecError) as error:
                 _log.warning("what there is cannot be listed", error=str(error))
-                await asyncio.sleep(AGAIN)
+                await asyncio.sleep(getattr(error, "retry_after", None) or AGAIN)
         return []
 
 
@@ -168,18 +188,17 @@ def newest_epoch(following: Following) -> int:
 
 
 async def behind(api: Api, following: Following, namespaces: tuple[str, ...]) -> list[tuple[Key, str]]:
-    """Key and UID of the registries that watches have not told of as they are. Raises `ApiError`.
+    """Key and UID of the registries that watches have not told of as they are, or that are gone. Raises `ApiError`.
 
     The leader before this one may have written a moment ago. What it wrote is no other hand's change, which
     would be put back.
     """
     found: list[tuple[Key, str]] = []
     for namespace in namespaces or (None,):
+        # As it was before: what comes while it is listed is newer than the list.
+        known = {key: each.meta for key, each in following.registries.store.items() if namespace in (None, key[0])}
         listed = await resource_versions(api, REGISTRIES, namespace)
-        for key, version in listed.items():
-            known = following.registries.store.get(key)
-            if known is not None and known.meta.resource_version != version:
-                found.append((key, known.meta.uid))
+        found += [(key, meta.uid) for key, meta in known.items() if listed.get(key) != meta.resource_version]
     return found
 
 
@@ -192,6 +211,7 @@ _SIGNED: Final = msgspec.json.Decoder(_Signed)
 
 def _epoch(found: RegistryObject) -> int:
     try:
-        return _SIGNED.decode(found.status or b"{}").leader_epoch
+        epoch = _SIGNED.decode(found.status or b"{}").leader_epoch
     except (msgspec.MsgspecError, RecursionError):
         return 0  # a hand has made it unreadable; it is written anew
+    return epoch if epoch <= CREDIBLE else 0

@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import structlog
@@ -197,14 +198,18 @@ async def _run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with await connect(settings.kubeconfig, settings.context) as api:
-        if await _unless(stop, _preflight(settings, api)):
-            await Program(settings, api).run(stop)
+        usable = await _unless(stop, _preflight(settings, api))
+        if usable is not None:
+            await Program(usable, api).run(stop)
 
 
-async def _preflight(settings: Settings, api: Api) -> None:
+async def _preflight(settings: Settings, api: Api) -> Settings:
+    """Ask whether this can work; gives the settings with the namespaces in which it can."""
     needs = CONTROLLER_NEEDS if settings.decides else SERVE_NEEDS
     kinds = (REGISTRIES, ROLLOUT_POLICIES) if settings.decides else (REGISTRIES,)
-    await preflight(api, settings.namespaces or None, needs, kinds)
+    # The Lease stays where it is, whichever namespaces are left.
+    settings = replace(settings, lease=str(place(settings)))
+    settings = replace(settings, namespaces=await preflight(api, settings.namespaces or None, needs, kinds))
     if settings.decides:
         await check_rights(api, None, (*POLICY_NEEDS, *namespace_needs(settings.namespaces)))
         if settings.leader_election:
@@ -214,18 +219,19 @@ async def _preflight(settings: Settings, api: Api) -> None:
         await check_rights(api, None, REVIEW_NEEDS)
     if settings.replica_service:
         await check_rights(api, (settings.replica_service.partition("/")[0],), ENDPOINT_NEEDS)
+    return settings
 
 
-async def _unless(stop: asyncio.Event, awaited: Awaitable[None]) -> bool:
-    """Wait for something; False when the program was asked to end before it was over."""
+async def _unless(stop: asyncio.Event, awaited: Awaitable[Settings]) -> Settings | None:
+    """Wait for something; None when the program was asked to end before it was over."""
     task, stopped = asyncio.ensure_future(awaited), asyncio.create_task(stop.wait())
     await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     if not task.done():
         task.cancel()
-        return False
-    task.result()
-    return not stop.is_set()
+        return None
+    settings = task.result()
+    return None if stop.is_set() else settings
 
 
 def _open_files() -> None:

@@ -63,6 +63,7 @@ class Serving:
         self._loop.drive(self._hydrator)
         following.registries.subscribe(self._hydrator.registry_changed)
         following.revisions.subscribe(self._hydrator.revision_changed)
+        following.registries.subscribe_rewound(self._loop.rewound)
         self._lag = Lag(clock.monotonic, lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call))
         hot = HotKeys(clock.monotonic, HotLimits(), lag=self._lag, metrics=metrics) if settings.hot_keys else None
         self._service = Service(

@@ -205,7 +205,7 @@ class Runner:
                 finding = await self._ask(key, watched, stage)
                 span.set(verdict=finding.verdict.value, value=finding.value)
                 if finding.verdict in URGENT:
-                    span.fail(finding.message)
+                    span.fail(finding.verdict.value)  # not what was said: consumers may say anything
             failpoints.reach("check.answered")
             probe = Probe(finding.verdict, finding.value, finding.message, timestamp(self._clock.wall()))
             tell = _take(watched, probe, stage)

@@ -62,9 +62,8 @@ class Cache(Generic[T]):
             return self.decode(raw)
         except Exception as error:  # noqa: BLE001 - a decoder is the caller's: anything may come
             self._count("Unreadable")
-            try:
-                found = _IDENTITY.decode(raw).metadata
-            except (msgspec.MsgspecError, RecursionError):
+            found = identity(raw)
+            if found is None:
                 _log.error("an object without a name was left out", resource=self._name)
                 return None
             key = (found.namespace, found.name)
@@ -126,6 +125,14 @@ class Cache(Generic[T]):
             except Exception:  # noqa: BLE001 - logged; the others must still be told
                 self._count("Subscriber")
                 _log.exception("a subscriber failed", resource=self._name, key=key)
+
+
+def identity(raw: bytes | msgspec.Raw) -> _Name | None:
+    """Which object it is, of one that cannot be decoded; None where not even that can be read."""
+    try:
+        return _IDENTITY.decode(raw).metadata
+    except (msgspec.MsgspecError, RecursionError):
+        return None
 
 
 class _Name(msgspec.Struct, frozen=True, rename="camel"):

@@ -41,6 +41,8 @@ JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 MAX_CONCURRENT: Final = 64
 """Requests under way at once; watches do not count."""
+APART: Final = 4
+"""The same for what is kept apart from all others."""
 MAX_LINE: Final = 16 * 1024 * 1024
 """Bytes of one watch event; etcd keeps objects below 1.5 MiB."""
 
@@ -64,6 +66,12 @@ class Api:
         """The same client, each write of which has to pass the fence; raises `NotLeading` where it may not."""
         view = copy.copy(self)
         view._passage = fence.passage  # noqa: SLF001 - its own
+        return view
+
+    def apart(self) -> Api:
+        """The same client with places of its own: its requests wait for nobody else's."""
+        view = copy.copy(self)
+        view._places = asyncio.Semaphore(APART)  # noqa: SLF001 - its own
         return view
 
     def count(self, asked: Callable[[str, int], None]) -> None:

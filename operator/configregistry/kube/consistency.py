@@ -20,6 +20,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, NamedTuple, TypeVar
 
+from configregistry.kube.cache import identity
 from configregistry.kube.client import Api
 from configregistry.kube.drift import Suspect, difference, left_over, settled, suspects
 from configregistry.kube.envelopes import decode_page
@@ -123,7 +124,11 @@ class StoreCheck(Generic[T]):
                 try:
                     told = source.decode(item)
                 except Exception:  # noqa: BLE001 - a decoder is the caller's; the reflector says what it cannot read
-                    named = False
+                    known = identity(item)
+                    if known is None:
+                        named = False
+                    else:
+                        present.add((known.namespace, known.name))
                 else:
                     present.add(told.meta.key)
                     odd += suspects((told,), reflector.store, reflector.unreadable, whole=self._contents)

@@ -9,10 +9,15 @@ It must never keep a read from being made.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Final
 
-from configregistry.kube.failures import NotLeading
+from configregistry.kube.failures import ApiError, NotLeading
+
+UNANSWERED: Final = 5.0
+"""Seconds after which a write without an answer is taken for lost; see ADR 11 for those that come later still."""
 
 
 class Fence:
@@ -22,6 +27,7 @@ class Fence:
         self._permit = permit
         self._shut = False
         self._under_way = 0
+        self._lost = -UNANSWERED
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -35,14 +41,23 @@ class Fence:
         self._idle.clear()
         try:
             yield
+        except ApiError:
+            raise
+        except BaseException:
+            self._lost = time.monotonic()
+            raise
         finally:
             self._under_way -= 1
             if not self._under_way:
                 self._idle.set()
 
-    async def shut(self, seconds: float) -> None:
-        """Let nothing through any more, and wait for what is under way, at most so long."""
+    async def shut(self, seconds: float) -> bool:
+        """Let nothing through any more, and wait for what is under way, at most so long.
+
+        Gives whether it is known of each write what became of it.
+        """
         self._shut = True
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
+        return not self._under_way and time.monotonic() - self._lost >= UNANSWERED

@@ -65,9 +65,9 @@ class Leases:
         }
         return await self._write(found, spec)
 
-    async def renew(self, found: Found, now: datetime) -> Found:
+    async def renew(self, found: Found, seconds: int, now: datetime) -> Found:
         """Say that its holder is still there. Raises `Conflict` where somebody has changed it, `NotFound`."""
-        return await self._write(found, {"renewTime": _micro(now)})
+        return await self._write(found, {"renewTime": _micro(now), "leaseDurationSeconds": seconds})
 
     async def release(self, found: Found, now: datetime) -> None:
         """Let whoever waits for it take it at once."""

@@ -305,12 +305,9 @@ def _meta(wire: _WireMeta) -> Meta:
 
 
 def _editor(managers: tuple[_Manager, ...]) -> str:
-    latest = max(
-        (each for each in managers if not each.subresource),
-        key=lambda each: each.time or "",
-        default=None,
-    )
-    return latest.manager if latest else ""
+    # Times are whole seconds: of several in the same one the last in the list counts.
+    whole = sorted((each for each in managers if not each.subresource), key=lambda each: each.time or "")
+    return whole[-1].manager if whole else ""
 
 
 def _natural(text: str) -> int:

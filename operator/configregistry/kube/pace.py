@@ -24,10 +24,6 @@ class Pace:
         self._sleep = sleep
         self._timer = timer
         self._since = timer()
-        self.longest = 0.0
-        """Seconds of the longest go so far."""
-        self.worked = 0.0
-        """Seconds of all."""
 
     def begin(self) -> None:
         """Count from now: what was before was waiting."""
@@ -37,7 +33,5 @@ class Pace:
         """Let others go on, where this has gone on for long enough."""
         worked = self._timer() - self._since
         if worked >= SLICE:
-            self.longest = max(self.longest, worked)
-            self.worked += worked
             await self._sleep(worked * (1 / SHARE - 1))
             self.begin()

@@ -107,19 +107,35 @@ async def preflight(
     namespaces: Sequence[str] | None = None,
     needs: Sequence[Need] = CONTROLLER_NEEDS,
     kinds: Sequence[Resource] = (REGISTRIES,),
-) -> None:
+) -> tuple[str, ...]:
     """Check that the cluster answers, knows `kinds` of this API, and allows what is needed.
 
-    `namespaces` None or empty: all of them. Raises `NoClusterError`, `MissingCrdError` or
-    `NotPermittedError`.
+    `namespaces` None or empty: all of them. Gives those in which everything is allowed: one that was deleted, and
+    its roles with it, must not keep the others from being looked after. Raises `NoClusterError`, `MissingCrdError`,
+    or, where something is missing in each of them, `NotPermittedError`.
     """
     await _answers(api)
     await _knows(api, kinds)
-    await check_rights(api, namespaces, needs)
+    lacking = await _lacking(api, namespaces, needs)
+    usable = tuple(name for name in namespaces or () if name not in lacking)
+    if not usable:
+        _raise_for(lacking)
+    for place, rights in lacking.items():
+        _log.error(
+            "a namespace is not looked after: rights are missing there; give them, or name it no more, and start anew",
+            namespace=place,
+            missing=rights,
+        )
+    return usable
 
 
 async def check_rights(api: Api, namespaces: Sequence[str] | None, needs: Sequence[Need]) -> None:
     """Raise `NotPermittedError` with all rights that are missing."""
+    _raise_for(await _lacking(api, namespaces, needs))
+
+
+async def _lacking(api: Api, namespaces: Sequence[str] | None, needs: Sequence[Need]) -> dict[str | None, list[str]]:
+    """The rights that are missing in each of the places where some are."""
     places: Sequence[str | None] = namespaces or (None,)
     questions = [(place, need) for place in places for need in needs]
     allowed = await asyncio.gather(*(_may(api, place, need) for place, need in questions))
@@ -127,6 +143,10 @@ async def check_rights(api: Api, namespaces: Sequence[str] | None, needs: Sequen
     for (place, need), granted in zip(questions, allowed, strict=True):
         if not granted:
             lacking.setdefault(place, []).append(str(need))
+    return lacking
+
+
+def _raise_for(lacking: dict[str | None, list[str]]) -> None:
     if lacking:
         told = "; ".join(
             f"{', '.join(rights)} in {'all namespaces' if place is None else f'namespace {place}'}"

@@ -7,9 +7,11 @@ serve replicas for their consumers (`replicas` says how), for checks and for pru
 
 from __future__ import annotations
 
+from configregistry.reconcile.audit import Ledger
 from configregistry.reconcile.cluster import VersionIndex
 from configregistry.reconcile.collector import Collector
 from configregistry.reconcile.controller import Controller, Watched, policies_of
+from configregistry.reconcile.floors import Floors
 from configregistry.reconcile.links import Named
 from configregistry.reconcile.replicas import InProcess, OverHttp, Replicas, at_addresses, of_service
 from configregistry.reconcile.wanted import EXAMINERS
@@ -18,7 +20,9 @@ __all__ = [
     "EXAMINERS",
     "Collector",
     "Controller",
+    "Floors",
     "InProcess",
+    "Ledger",
     "Named",
     "OverHttp",
     "Replicas",

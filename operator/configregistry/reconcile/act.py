@@ -55,6 +55,7 @@ class Actor:
         metrics: Metrics,
         reported: Reported,
         again: Callable[[Key], None],
+        ledger: Ledger,
     ) -> None:
         """`again` queues a registry of which something has become known that a decision may depend on."""
         self._cluster = cluster
@@ -64,7 +65,7 @@ class Actor:
         self._reported = reported
         self._again = again
         self._projector = Projector(cluster)
-        self._ledger = Ledger()
+        self._ledger = ledger
         self._untidy: dict[Key, str] = {}
         """Why what comes after a decision was refused last."""
         self._projecting: dict[Key, asyncio.Task[None]] = {}
@@ -76,6 +77,10 @@ class Actor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def forget(self, key: Key) -> None:
+        """The registry is gone."""
+        self._untidy.pop(key, None)
 
     async def record(self, gathered: Gathered) -> None:
         """Make the content a version; it is named in status by the next decision only."""
@@ -156,6 +161,10 @@ class Actor:
             with tracing.part("status write", **_who(gathered), **_summary(decision.status)):
                 written = await self._cluster.write_status(gathered.object, decision.status)
             failpoints.reach("act.status.after")
+        except asyncio.CancelledError:
+            # The term ends, and the write may have been accepted: whoever is told of that object next, tells of it.
+            self._ledger.unanswered(gathered.object.meta.resource_version, decision.status, record)
+            raise
         except Unavailable as error:
             if error.outcome_unknown:
                 base = gathered.object.meta.resource_version
@@ -293,7 +302,7 @@ def _audited(gathered: Gathered, after: Status, notes: tuple[Note, ...]) -> Reco
     meta, spec, found = gathered.object.meta, gathered.spec, None
     if gathered.belief.drifted:
         found = belief.readable(gathered.object.status, gathered.memory.uid) or Status()
-    follows = spec is None or bool(spec.data_from)
+    follows = spec is None or bool(spec.data_from or gathered.memory.policies)
     return audited(meta, gathered.status, after, notes, follows=follows, found=found)
 
 

@@ -7,7 +7,7 @@ refuses to go back, and tells consumers of nothing that has no new revision.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -68,10 +68,19 @@ def settled(memory: Memory, fresh: RegistryObject, observed: Status | None, now:
     return None
 
 
-def believed(memory: Memory, observed: Status | None, revisions: Mapping[int, RevisionObject], now: float) -> Belief:
-    """The status to decide on: what is there, or what this process knows where a hand changed that."""
+def believed(
+    memory: Memory,
+    observed: Status | None,
+    revisions: Mapping[int, RevisionObject],
+    now: float,
+    raised: Callable[[Status], Status] = lambda status: status,
+) -> Belief:
+    """The status to decide on: what is there, or what this process knows where a hand changed that.
+
+    `raised` gives the one to begin with where the API server went back in time (see `floors`).
+    """
     if memory.written is None:
-        memory.written, memory.saved_at = _first(memory.uid, observed, revisions), now
+        memory.written, memory.saved_at = raised(_first(memory.uid, observed, revisions)), now
     known, there = memory.written, observed or Status()
     if there == known:
         return Belief(known, drifted=False, epoch=there.leader_epoch)

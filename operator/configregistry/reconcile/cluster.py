@@ -71,12 +71,15 @@ class Cluster:
         versions: VersionIndex,
         configmaps: Mapping[Key, MetaObject],
         recorder: Recorder,
+        live: Callable[[], bool] = lambda: True,
     ) -> None:
         self._api = api
         self._registries = registries
         self._versions = versions
         self._configmaps = configmaps
         self._recorder = recorder
+        self.live = live
+        """Tells whether what the watches hold of registries and versions is what there is now."""
 
     def registry(self, key: Key) -> RegistryObject | None:
         """The object as a watch last told it."""

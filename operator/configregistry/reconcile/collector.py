@@ -8,8 +8,9 @@ In a round each replica is handed the list that the last round came to, all at t
 heard itself (model/reports.py says how these become one list). A replica that does not answer keeps its word
 until the TTLs in it are over, and is told of as an error: never as fewer consumers.
 
-Who waits for its turn to lead runs it as well: it then knows the consumers from the first moment, and can say who
-reads a registry that somebody wants to delete. Two of them do each other no harm: both hand out what both were told.
+Who waits for its turn to lead runs it as well, and hands out nothing: it then knows the consumers from the first
+moment, and can say who reads a registry that somebody wants to delete. What two of them handed out would differ where
+one of them does not reach a replica.
 """
 
 from __future__ import annotations
@@ -67,8 +68,11 @@ class Collector:
         clock: Clock,
         metrics: Metrics,
         *,
+        tells: Callable[[], bool] = lambda: True,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        """`tells`: whether the replicas are to be handed what a round came to, or only asked."""
+        self._tells = tells
         self._replicas = replicas
         self._clock = clock
         self._metrics = metrics
@@ -119,7 +123,7 @@ class Collector:
                 if await self._until(started + EXCHANGE_EVERY, early + max(EARLY_EVERY, 2 * (now - started))):
                     early = self._clock.monotonic()
                 reads = self._lacks(answers) or self._clock.monotonic() - wanted >= READS_EVERY
-                given = Exchange.of(merged, self._clock.monotonic() - now, reads=reads)
+                given = Exchange.of(merged if self._tells() else None, self._clock.monotonic() - now, reads=reads)
         finally:
             self._latest = None
             self._first.clear()

@@ -14,9 +14,11 @@ from configregistry.kube.events import Recorder
 from configregistry.kube.objects import MetaObject, PolicyObject, RegistryObject
 from configregistry.reconcile.act import Actor, Reported
 from configregistry.reconcile.asking import Outbound
+from configregistry.reconcile.audit import Ledger
 from configregistry.reconcile.cluster import Cluster, VersionIndex, fresh_namespace, fresh_policy
 from configregistry.reconcile.collector import Collector
 from configregistry.reconcile.consent import Consent
+from configregistry.reconcile.floors import Floors
 from configregistry.reconcile.gather import Gatherer
 from configregistry.reconcile.hooks import Hooks
 from configregistry.reconcile.memory import Key, Memories
@@ -45,6 +47,8 @@ class Watched(NamedTuple):
     configmaps: Mapping[Key, MetaObject]
     policies: Mapping[Key, PolicyObject]
     namespaces: Mapping[Key, MetaObject]
+    live: Callable[[], bool] = lambda: True
+    """Whether registries and versions are held as they are now: their watches are open."""
 
 
 def policies_of(api: Api, policies: Mapping[Key, PolicyObject], namespaces: Mapping[Key, MetaObject]) -> Policies:
@@ -72,14 +76,16 @@ class Controller:
         unused_after: float = UNUSED_AFTER,
         versions: VersionIndex | None = None,
         office: Office = Unelected(),  # noqa: B008 - immutable
+        floors: Floors | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
-        """`versions`: those that are known already, kept by whoever tells `triggers` of changes."""
+        """`versions`, `floors`, `ledger`: what outlives a term, kept by whoever tells `triggers` of changes."""
         queue: WorkQueue[Key] = WorkQueue(spread)
         self._queue = queue
         metrics.queue_depth.set_function(lambda: len(queue))
         versions = versions if versions is not None else VersionIndex()
         self._memories = memories = Memories()
-        cluster = Cluster(api, watched.registries, versions, watched.configmaps, recorder)
+        cluster = Cluster(api, watched.registries, versions, watched.configmaps, recorder, watched.live)
         self._runner = make_runner(
             lambda rollout: self._probes_said((rollout.namespace, rollout.registry)),
             lambda _key, check, probe: metrics.checks.labels(check.name, probe.verdict.value).inc(),
@@ -93,10 +99,12 @@ class Controller:
         )
         readers = Readers(collector.last_read if collector else lambda *_: None, clock, unused_after)
         metrics.unused.set_function(lambda: len(readers))
-        self._gatherer = Gatherer(cluster, wanted, self._consent, self._runner, clock, memories, readers)
+        floors = floors if floors is not None else Floors()
+        self._gatherer = Gatherer(cluster, wanted, self._consent, self._runner, clock, memories, readers, floors)
         # Without replicas nobody runs with anything; a collector that has not asked them yet knows of that.
         reported: Reported = collector.reported if collector else lambda *_: ()
-        self._actor = Actor(cluster, self._runner, clock, metrics, reported, queue.add)
+        ledger = ledger if ledger is not None else Ledger()
+        self._actor = Actor(cluster, self._runner, clock, metrics, reported, queue.add, ledger)
         self._unsubscribe: list[Callable[[], None]] = []
         if collector is not None:
             self._unsubscribe = [
@@ -126,6 +134,11 @@ class Controller:
             self._memories.doubt(key, uid)
         self.triggers.open(registries)
 
+    def rewound(self, registries: Iterable[Key]) -> None:
+        """The API server went back to an older state for good: all is read anew, and looked at."""
+        self._memories.rewound()
+        self._look_at(registries)
+
     def _look_at(self, registries: Iterable[Key]) -> None:
         for key in registries:
             self._queue.add(key)
@@ -145,6 +158,7 @@ class Controller:
 
     async def close(self) -> None:
         """End the checks, and what is asked and told."""
+        self._queue.close()
         for end in self._unsubscribe:
             end()
         await self._runner.close()

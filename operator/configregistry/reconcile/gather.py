@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Final, NamedTuple
 
 from configregistry import failpoints
 from configregistry.clock import Clock, parse_timestamp
 from configregistry.errors import FieldError
 from configregistry.health import RolloutKey, Runner, StageKey, Subject
+from configregistry.kube.failures import Conflict
 from configregistry.kube.objects import Meta, RegistryObject, RevisionObject
 from configregistry.model.content import Content
 from configregistry.model.spec import Spec, parse_spec
@@ -23,6 +25,7 @@ from configregistry.reconcile import belief
 from configregistry.reconcile.belief import Belief
 from configregistry.reconcile.cluster import Cluster, remade
 from configregistry.reconcile.consent import Consent
+from configregistry.reconcile.floors import Floors
 from configregistry.reconcile.memory import Key, Memories, Memory, Recorded
 from configregistry.reconcile.projection import conflict
 from configregistry.reconcile.usage import Readers
@@ -84,7 +87,9 @@ class Gatherer:
         clock: Clock,
         memories: Memories,
         readers: Readers,
+        floors: Floors,
     ) -> None:
+        self._floors = floors
         self._cluster = cluster
         self._wanted = wanted
         self._consent = consent
@@ -186,13 +191,15 @@ class Gatherer:
         memory = self._memories.of(key, seen.meta.uid)
         found = belief.newest(memory, seen)
         status = belief.readable(found.status, memory.uid)
-        # A first version is for good, so no decision about it rests on a watch that may be behind.
-        if memory.doubted or memory.attempts or status is None or status.stable is None:
+        # A first version is for good, so no decision about it rests on a watch that may be behind. And where the watch
+        # is not even open, nothing does: the API server may have been restored, and what is held be another history.
+        if not self._cluster.live() or memory.doubted or memory.attempts or status is None or status.stable is None:
             failpoints.reach("gather.registry.before")
             fresh = await self._cluster.fresh_registry(key)
             failpoints.reach("gather.registry.after")
             if fresh is None or fresh.meta.terminating or fresh.meta.uid != memory.uid:
-                return None
+                # Gone it is once a watch has told of that, which queues it; one answer alone ends nothing for good.
+                raise Conflict(f"{key[0]}/{key[1]} is gone, but no watch has told of that yet")
             memory.doubted, memory.latest, found = False, fresh, fresh
         return found
 
@@ -203,7 +210,8 @@ class Gatherer:
         accepted = belief.settled(memory, found, observed, now)
         if accepted is not None and accepted.rollout is not None:
             self._runner.saved(accepted.rollout, accepted.counts)
-        return belief.believed(memory, observed, revisions, now)
+        raised = partial(self._floors.raised, found.meta.key, memory.uid)
+        return belief.believed(memory, observed, revisions, now, raised)
 
     async def _versions(
         self,
@@ -219,7 +227,7 @@ class Gatherer:
         now = self._clock.monotonic()
         unseen = any(now - each.at > TRUSTED for each in memory.recorded.values())
         to_pin = pinned is not None and (status.stable is None or status.stable.version != pinned)
-        if unseen or to_pin or status.stable is None:
+        if unseen or to_pin or status.stable is None or not self._cluster.live():
             failpoints.reach("gather.versions.before")
             fresh = await self._cluster.fresh_revisions(key, memory.uid)
             failpoints.reach("gather.versions.after")

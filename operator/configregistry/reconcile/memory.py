@@ -95,6 +95,16 @@ class Memories:
         """What a watch has told of a registry is behind: have it asked for."""
         self.of(key, uid).doubted = True
 
+    def rewound(self) -> None:
+        """The API server went back in time: nothing that was read from it or written to it is there for certain."""
+        for memory in self._of.values():
+            memory.latest, memory.attempts, memory.doubted = None, (), True
+            memory.written, memory.saved_at = None, None
+            memory.content_key, memory.content = (), None
+            memory.projected = None
+            memory.recorded.clear()
+            memory.held = {}
+
     def replaced(self, key: Key, uid: str) -> Memory | None:
         """Forget the memory of another UID of this name; gives it."""
         memory = self._of.get(key)

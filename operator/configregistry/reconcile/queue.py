@@ -91,6 +91,15 @@ class WorkQueue(Generic[Key]):
         self._cancel_timer(key)
         self._failures.pop(key, None)
 
+    def close(self) -> None:
+        """Forget every name, and keep no timer."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._waiting.clear()
+        self._again.clear()
+        self._failures.clear()
+
     def _cancel_timer(self, key: Key) -> None:
         timer = self._timers.pop(key, None)
         if timer is not None:

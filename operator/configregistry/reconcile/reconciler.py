@@ -12,7 +12,7 @@ from configregistry import failpoints
 from configregistry.clock import Clock
 from configregistry.errors import ConfigRegistryError
 from configregistry.health import Runner
-from configregistry.kube.election import Office
+from configregistry.kube.election import CREDIBLE, Office
 from configregistry.kube.failures import ApiError, Conflict, NotLeading, Unavailable
 from configregistry.model.conditions import standing
 from configregistry.reconcile.act import Actor
@@ -158,7 +158,7 @@ class Reconciler:
         epoch, there = self._office.epoch, gathered.belief.epoch
         if not epoch:
             return decision
-        if there > epoch:
+        if epoch < there <= CREDIBLE:
             self._office.outbid(there)
             raise NotLeading(f"not written: epoch {there} is there already, and this leader's is {epoch}")
         if decision.changed or gathered.belief.drifted or decision.status.canary is not None:
@@ -184,6 +184,7 @@ class Reconciler:
             )
 
     def _forget(self, key: Key) -> None:
+        self._actor.forget(key)
         self._triggers.follow(key, frozenset())
         memory = self._memories.forget(key)
         if memory is not None and memory.rollout is not None:

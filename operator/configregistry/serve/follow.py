@@ -25,6 +25,8 @@ FIRST_ASK: Final = 0.2
 """Seconds that the watch is given before somebody asks by name."""
 LAST_ASK: Final = 30.0
 """Seconds between two questions at most."""
+RELENT: Final = 60.0
+"""Seconds that a controller has, after a restore of etcd, to raise what went back: to lead again and be told of it."""
 CONCURRENT: Final = 8
 """GETs at once: a replica must not flood an API server that has just come back."""
 
@@ -64,6 +66,11 @@ class Loop:
             self._asking.add(task)
             task.add_done_callback(self._asking.discard)
 
+    def rewound(self) -> None:
+        """The API server went back to an older state for good: some time later it is followed there."""
+        if not self._closed:
+            asyncio.get_running_loop().call_later(RELENT, self._relent)
+
     async def close(self) -> None:
         """Stop asking and flushing."""
         self._closed = True
@@ -76,6 +83,10 @@ class Loop:
         self._woken = False
         if self._hydrator is not None and not self._closed and self._hydrator.flush():
             self.wake()
+
+    def _relent(self) -> None:
+        if self._hydrator is not None and not self._closed:
+            self._hydrator.relent()
 
     async def _ask(self, key: Key, uid: str, number: int) -> None:
         hydrator = self._hydrator

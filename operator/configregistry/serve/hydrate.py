@@ -309,7 +309,7 @@ class Hydrator:
         except Unreadable as error:
             self._refuse(key, item, "unreadable", str(error))
             return held
-        newest = max(served.revision, held.revision if held else 0)
+        newest = held.revision if held is not None else served.revision
         if wanted.revision < newest and not self._behind.setdefault(key, False):
             self._refuse(key, item, "revision-back", f"revision {wanted.revision} after {newest}")
             return held

@@ -25,7 +25,6 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from configregistry import __version__
-from configregistry.errors import ConfigRegistryError
 from configregistry.telemetry.tracing import Value, parse
 
 PREFIX: Final = "configregistry."
@@ -104,8 +103,8 @@ class _Span:
     ) -> None:
         contexts.detach(self._token)
         if isinstance(error, Exception):
-            # Texts of our own errors hold no secrets; those of others may hold anything.
-            self.fail(str(error) if isinstance(error, ConfigRegistryError) else type(error).__name__)
+            # Not its text: that of a refused spec quotes the value, that of an API server whatever a webhook said.
+            self.fail(" ".join(filter(None, (type(error).__name__, str(getattr(error, "reason", ""))))))
         self._made.end()
 
 

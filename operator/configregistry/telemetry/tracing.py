@@ -210,7 +210,7 @@ def configure(service: str, environ: Mapping[str, str] | None = None) -> None:
     try:
         # Here and not above: some 200 ms and 4 MB, for those who want it.
         _backend = cast("Backend", import_module("configregistry.telemetry.otlp").Otlp(service))
-    except ValueError as error:
+    except Exception as error:  # noqa: BLE001 - RuntimeError for a plugin that is not there, for one
         _log.error("nothing is traced", why=f"a variable OTEL_* has a value that cannot be used: {error}")
         return
     _log.info("tracing", service=service)

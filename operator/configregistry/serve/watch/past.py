@@ -135,7 +135,7 @@ class Past:
         self._bytes = 0
         self._order: deque[tuple[int, Key, int]] = deque()
         self._runs: dict[Key, _Run] = {}
-        self._formers: OrderedDict[Key, tuple[bytes, ...]] = OrderedDict()
+        self._formers: OrderedDict[Key, tuple[tuple[bytes, int], ...]] = OrderedDict()
         self.dropped: set[Key] = set()
         """Of the present moment."""
 
@@ -153,7 +153,7 @@ class Past:
             if run is None:
                 run = self._runs[key] = _Run(was)
             if was is not None and (is_ is None or is_.uid != was.uid):
-                self._bury(key, was.uid)
+                self._bury(key, was.uid, was.revision)
                 run.base = _LOST
                 run.moments.clear()
             run.moments.append((self._number, is_))
@@ -163,13 +163,13 @@ class Past:
         while len(self._order) > self._max_decisions or self._bytes > self._max_bytes:
             self._forget()
 
-    def former(self, key: Key) -> bytes:
-        """Give the mark of the uid that was there before, if there was one while this process looked."""
-        return self._formers.get(key, (b"",))[-1]
+    def former(self, key: Key, uid: bytes = b"") -> bytes:
+        """Give the mark of another uid that was there before `uid`, if there was one while this process looked."""
+        return next((each for each, _ in reversed(self._formers.get(key, ())) if each != uid), b"")
 
-    def buried(self, key: Key, uid: bytes) -> bool:
-        """Tell whether a registry was seen to go."""
-        return uid in self._formers.get(key, ())
+    def buried(self, key: Key, uid: bytes, revision: int = 0) -> bool:
+        """Tell whether a registry was seen to go, at this revision or a later one. It may have come back since."""
+        return any(each == uid and revision <= last for each, last in self._formers.get(key, ()))
 
     def present(self, now: Snapshot) -> Moment:
         """Give the present moment."""
@@ -189,8 +189,8 @@ class Past:
             if moment is not None:
                 yield moment
 
-    def _bury(self, key: Key, uid: str) -> None:
-        self._formers[key] = (*self._formers.pop(key, ())[1 - MAX_LIVES :], mark(uid))
+    def _bury(self, key: Key, uid: str, revision: int) -> None:
+        self._formers[key] = (*self._formers.pop(key, ())[1 - MAX_LIVES :], (mark(uid), revision))
         if len(self._formers) > MAX_FORMERS:
             self._formers.popitem(last=False)
 

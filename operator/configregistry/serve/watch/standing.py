@@ -58,7 +58,7 @@ def stand(views: Views, past: Past, at: Moment, key: Key, consumer: Consumer) ->
         return Link(
             name,
             mark(registry.uid),
-            past.former(key),
+            past.former(key, mark(registry.uid)),
             registry.revision,
             given.version.number if given is not None else 0,
             mark(given.version.hash) if given is not None else b"",
@@ -106,13 +106,15 @@ def lag(past: Past, now: Snapshot, namespace: str, position: Position) -> Lag:
         key = (namespace, link.name)
         registry = now.registry(*key)
         uid = mark(registry.uid) if registry is not None else b""
-        if uid and uid == link.former:
+        if uid and uid == link.former and not past.buried(key, uid):
             return Lag(behind=True, doubtful=False)
         if not link.uid:
             continue
         if registry is None:
             doubtful = doubtful or not past.buried(key, link.uid)
         elif uid == link.uid and (registry.revision, key in past.dropped) < (link.revision, link.dropped):
+            if past.buried(key, uid, link.revision):
+                continue
             return Lag(behind=True, doubtful=False)
     return Lag(behind=doubtful, doubtful=doubtful)
 

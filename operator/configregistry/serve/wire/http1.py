@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 from http import HTTPStatus
 from math import inf
 from typing import Final, cast
@@ -435,7 +436,8 @@ class Http1(asyncio.Protocol):
             self._finish()
             return
         self.deadline = self._shared.loop.time() + LINGER
-        self.transport.write_eof()
+        with suppress(OSError):  # the other side has gone already
+            self.transport.write_eof()
         if self._resting:
             self._resting = False
             self.transport.resume_reading()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from math import inf
 from typing import Any, Final
@@ -313,7 +314,8 @@ class Http2(asyncio.Protocol):
         self._closing = True
         self._replies.close()
         self._until = self._shared.loop.time() + LINGER
-        self.transport.write_eof()
+        with suppress(OSError):  # the other side has gone already
+            self.transport.write_eof()
         if self._resting:
             self._resting = False
             self.transport.resume_reading()

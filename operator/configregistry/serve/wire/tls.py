@@ -93,7 +93,8 @@ class Tls(asyncio.Protocol, asyncio.Transport):
             self._say_goodbye()
         self._flush()
         if self._ended:
-            self._outer.write_eof()
+            with suppress(OSError):  # the other side has gone already
+                self._outer.write_eof()
 
     def _broke(self, error: ssl.SSLError) -> None:
         """End it now: OpenSSL neither reads nor writes anything once it met a fatal error (RFC 8446, 6.2)."""
