@@ -187,6 +187,10 @@ async def test_a_fault_of_the_api_server_changes_no_configuration(world: World, 
     await client.apply(bad, **spec(2, world.sick, {}))
     await client.until(bad, lambda s: candidate(s, 2, 50) and said(s, Ready=("False", "Paused")))
     port = world.processes["serve"].port
+    for registry, target in ((good, "anybody"), (bad, "pod-7"), (bad, "pod-8")):
+        # Its watches may still wait for their turn after the fault before.
+        path = f"/v1/namespaces/{client.namespace}/registries/{registry}?target={target}"
+        await asyncio.to_thread(world.processes["serve"].read, path)
     talked = {each: len(process.lines) for each, process in world.processes.items()}
     async with AsyncExitStack() as stack:
         histories = [await stack.enter_async_context(client.history(each)) for each in (good, bad)]

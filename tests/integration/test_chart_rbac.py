@@ -99,7 +99,7 @@ class Tried:
 
 
 Doing = Callable[[Tried], Awaitable[None]]
-Attempt = Callable[[], Awaitable[None]]
+Attempt = Callable[[], Awaitable[object]]
 DOINGS: Final[Mapping[tuple[str, str], Doing]] = {
     ("create", "configmaps"): lambda tried: tried.project("create"),
     ("patch", "configmaps"): lambda tried: tried.project("patch"),

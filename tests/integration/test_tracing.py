@@ -243,12 +243,13 @@ async def test_the_next_edit_has_its_own_trace_and_a_malformed_one_none(
     await edit(1, "what is this")
     await client.until("edited", lambda status: status["observedGeneration"] == 3)
     await edit(3, f"00-{'3' * 32}-{APPLY}-01-more")
-    await client.until("edited", lambda status: (status.get("canary") or {}).get("version") == 3)
+    # Its check fails at once, so that it may be over before anybody has looked.
+    await client.until("edited", lambda status: status["lastVersion"] == 3)
     await client.until("edited", lambda status: (status.get("lastOutcome") or {}).get("version") == 3)
     spans = collector.until(lambda found: any(each.failed for each in of(found, second).get("check", ())), "the check")
     assert "check" not in of(spans, first)
     (failed, *_) = of(spans, second)["check"]
-    assert (failed.attributes["verdict"], failed.why) == ("Fail", "got status 500, expected 200")
+    assert (failed.attributes["verdict"], failed.why) == ("Fail", "Fail"), "not what was said, which may be anything"
     assert "RolledBack" in {each.attributes["what"].split(",")[-1] for each in of(spans, second)["decide"]}
     assert not of(spans, "3" * 32)
     for span in spans:

@@ -267,7 +267,7 @@ async def test_a_lease_that_was_deleted_begins_above_every_epoch_that_is_known()
     server = Server(time)
     one = Candidate("one", server, [0.01], newest=41)
     await time.advance(rules.LASTS - 1)
-    assert not one.election.epoch, "who led before may not know yet that the Lease is gone"
+    assert not one.terms, "who led before may not know yet that the Lease is gone"
     await time.advance(3)
     assert one.election.epoch == 42
     server.lease = None
