@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
@@ -313,3 +313,23 @@ async def test_who_may_not_write_is_told_so() -> None:
     with pytest.raises(NotLeading):
         one.election.permit()
     await one.end(released=False)
+
+
+async def test_a_wall_clock_that_is_set_ends_no_term() -> None:
+    """Each process's in its own way: an hour ahead, back to 1970, on each look."""
+
+    class Stepping(VirtualTime):
+        looks = 0
+
+        def wall(self) -> datetime:
+            self.looks += 1
+            return datetime.fromtimestamp((self.looks % 3) * 1e9, UTC)
+
+    time = Stepping()
+    server = Server(time)
+    processes = [Candidate(name, server, [0.01]) for name in ("one", "two")]
+    await time.advance(120)
+    assert sorted(each.terms for each in processes) == [[], [1]]
+    assert time.looks > 40
+    for each in processes:
+        await each.end(released=False)

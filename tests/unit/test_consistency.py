@@ -459,7 +459,7 @@ async def test_each_reflector_is_checked() -> None:
     made = Consistency(None, (followed,), None, metrics)  # type: ignore[arg-type]
     assert [audit.reflector for audit in made._audits] == list(followed.reflectors)
     assert await made.check() == []
-    assert counted(metrics) == {'consistency_checks_total{result="same"}': 1}  # nothing is listed, nothing is asked
+    assert counted(metrics) == {'consistency_checks_total{result="failed"}': 1}  # nothing is listed, nothing compared
 
 
 async def test_large_objects_are_asked_for_a_few_at_a_time() -> None:

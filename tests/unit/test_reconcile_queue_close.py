@@ -6,8 +6,9 @@ import asyncio
 import gc
 import weakref
 
-from tests.unit.reconcile_world import played
+from tests.unit.reconcile_world import NAME, SPACE, Checks, FakeApi, Process, played, until
 
+from configregistry.kube.paths import REGISTRIES
 from configregistry.reconcile.queue import LAST_RETRY, WorkQueue
 
 
@@ -39,3 +40,19 @@ async def test_no_timer_keeps_a_closed_queue() -> None:
     del queue
     gc.collect()
     assert kept() is None
+
+
+def test_a_process_that_ended_has_nothing_queued() -> None:
+    async def life() -> None:
+        api = FakeApi(ill=lambda _method, _path: "down")
+        api.add(REGISTRIES.path(SPACE), {"metadata": {"name": NAME}, "spec": {"data": {"a": 1}}})
+        process = Process(api, Checks(), 0.0)
+        queue = process._controller._queue
+        await until(lambda: queue.failures((SPACE, NAME)) > 3)
+        await asyncio.sleep(0.1)
+        assert queue._timers
+        await process.kill()
+        assert not queue._timers
+        assert len(queue) == 0
+
+    played(life())

@@ -36,5 +36,3 @@ def test_a_program_starts_with_any_value(monkeypatch: pytest.MonkeyPatch, name: 
         tracing.configure("test")
     assert tracing.on() is on
     assert [line["log_level"] for line in lines] == ["info" if on else "error"]
-    with tracing.span("one"):
-        assert bool(tracing.here()) is on

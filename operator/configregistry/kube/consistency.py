@@ -24,7 +24,7 @@ from configregistry.kube.cache import identity
 from configregistry.kube.client import Api
 from configregistry.kube.drift import Suspect, difference, left_over, settled, suspects
 from configregistry.kube.envelopes import decode_page
-from configregistry.kube.failures import NotFound
+from configregistry.kube.failures import NotFound, Unavailable
 from configregistry.kube.objects import HasMeta, Key, RevisionObject
 from configregistry.kube.pace import Pace
 from configregistry.kube.paths import METADATA_LIST, Resource
@@ -90,7 +90,7 @@ class StoreCheck(Generic[T]):
     async def run(self, pause: float) -> list[Found]:
         """Check once, with a pause after each page. Raises `ApiError`, and then nothing has changed."""
         if not self.reflector.synced.is_set():
-            return []
+            raise Unavailable(f"{self.reflector.name} has not been listed yet")
         odd, listed_at = await self._listed(pause)
         odd += await self._damaged()
         if not odd:
