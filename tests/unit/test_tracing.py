@@ -21,6 +21,7 @@ from tests.cluster.standing import REPOSITORY
 from tests.unit.test_admission_review import World, created
 
 from configregistry.errors import ConfigRegistryError
+from configregistry.kube.failures import Conflict
 from configregistry.serve.responses import Reply, Request, Response, Stream
 from configregistry.serve.traced import TracedApp
 from configregistry.telemetry import tracing
@@ -163,7 +164,11 @@ def test_what_was_not_sampled_is_not_told_but_carried_on(kept: Kept) -> None:
 
 @pytest.mark.parametrize(
     ("error", "why"),
-    [(ConfigRegistryError("PUT /x: conflict"), "PUT /x: conflict"), (RuntimeError("password=1234"), "RuntimeError")],
+    [
+        (ConfigRegistryError("spec.data.key: 'password=1234'"), "ConfigRegistryError"),
+        (Conflict("a webhook said password=1234", reason="Conflict"), "Conflict"),
+        (RuntimeError("password=1234"), "RuntimeError"),
+    ],
 )
 def test_an_exception_is_a_failure_without_what_it_may_quote(kept: Kept, error: Exception, why: str) -> None:
     with pytest.raises(type(error)), tracing.span("status write"):

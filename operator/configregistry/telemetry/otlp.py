@@ -104,7 +104,7 @@ class _Span:
         contexts.detach(self._token)
         if isinstance(error, Exception):
             # Not its text: that of a refused spec quotes the value, that of an API server whatever a webhook said.
-            self.fail(" ".join(filter(None, (type(error).__name__, str(getattr(error, "reason", ""))))))
+            self.fail(" ".join(dict.fromkeys(filter(None, (type(error).__name__, str(getattr(error, "reason", "")))))))
         self._made.end()
 
 
