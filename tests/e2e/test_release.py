@@ -303,8 +303,9 @@ async def test_a_serving_pod_is_killed_with_200_streams_open(
     assert fullest[1] <= counted["broken"] < 5 * STREAMS, "those of the killed one, and few tries while it was gone"
 
 
-async def test_the_kubelet_is_restarted_in_the_middle_of_a_rollout(
-    release: Release, disturbable: WithPods, team: Client, images: Images
+@pytest.mark.parametrize("restart", ["restart_kubelet", "restart_api_server"])
+async def test_what_keeps_the_pods_is_restarted_in_the_middle_of_a_rollout(
+    release: Release, disturbable: WithPods, team: Client, images: Images, restart: str
 ) -> None:
     await team.apply("checkout", data={"edit": 1})
     await team.ready("checkout")
@@ -312,27 +313,12 @@ async def test_the_kubelet_is_restarted_in_the_middle_of_a_rollout(
     with reading(release, team, images) as counted:
         await team.apply("checkout", data={"edit": 2}, rollout={"steps": STEPS})
         await team.until("checkout", lambda s: s.get("canary", {}).get("weight") == 50)
-        await asyncio.to_thread(disturbable.restart_kubelet)
+        await asyncio.to_thread(getattr(disturbable, restart))
         await team.until("checkout", lambda s: s["stable"]["version"] == 2, within=WITHIN)
         await asyncio.to_thread(release.ready)
     assert counted["failed"] == 0, counted
-    assert release.restarts() == before
-
-
-async def test_the_api_server_is_restarted_in_the_middle_of_a_rollout(
-    release: Release, disturbable: WithPods, team: Client, images: Images
-) -> None:
-    await team.apply("checkout", data={"edit": 1})
-    await team.ready("checkout")
-    before = release.restarts()
-    with reading(release, team, images) as counted:
-        await team.apply("checkout", data={"edit": 2}, rollout={"steps": STEPS})
-        await team.until("checkout", lambda s: s.get("canary", {}).get("weight") == 50)
-        await asyncio.to_thread(disturbable.restart_api_server)
-        await team.until("checkout", lambda s: s["stable"]["version"] == 2, within=WITHIN)
-    assert counted["failed"] == 0, counted
-    assert release.restarts() == before
     assert {json.loads(each)["value"] for each in counted["bodies"]} <= {1, 2}
+    assert release.restarts() == before
 
 
 async def test_the_release_is_upgraded_in_the_middle_of_a_rollout(
