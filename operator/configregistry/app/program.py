@@ -115,7 +115,7 @@ class Program:
         self._consistency = Consistency(
             api,
             self._following.all,
-            serving.published if serving is not None else None,
+            serving.published() if serving is not None else None,
             metrics,
             interval=settings.consistency_interval,
         )
@@ -207,13 +207,12 @@ async def _preflight(settings: Settings, api: Api) -> Settings:
     """Ask whether this can work; gives the settings with the namespaces in which it can."""
     needs = CONTROLLER_NEEDS if settings.decides else SERVE_NEEDS
     kinds = (REGISTRIES, ROLLOUT_POLICIES) if settings.decides else (REGISTRIES,)
-    # The Lease stays where it is, whichever namespaces are left.
-    settings = replace(settings, lease=str(place(settings)))
-    settings = replace(settings, namespaces=await preflight(api, settings.namespaces or None, needs, kinds))
+    lease = place(settings)  # it stays where it is, whichever namespaces are left
+    usable = await preflight(api, settings.namespaces or None, needs, kinds)
+    settings = replace(settings, lease=str(lease), namespaces=usable)
     if settings.decides:
         await check_rights(api, None, (*POLICY_NEEDS, *namespace_needs(settings.namespaces)))
         if settings.leader_election:
-            lease = place(settings)
             await check_rights(api, (lease.namespace,), lease_needs(lease.name))
     if settings.auth == "kubernetes":
         await check_rights(api, None, REVIEW_NEEDS)

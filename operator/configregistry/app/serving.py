@@ -81,9 +81,8 @@ class Serving:
         """What consumers reported to this process."""
         return self._service.consumers
 
-    @property
     def published(self) -> PublishedCheck:
-        """What tells whether this process serves what it should."""
+        """Make what tells whether this process serves what it should."""
         return PublishedCheck(self._hydrator, self._following.registries.store)
 
     @property

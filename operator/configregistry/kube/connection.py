@@ -92,26 +92,14 @@ class Connection:
         """Send a request and await the head of its answer, which the caller must close."""
         status = 0
         try:
-            response = await self._answered(method, path, headers, params, body, idle)
+            response = await self._send(method, path, headers, params, body, idle)
+            if response.status == HTTPStatus.UNAUTHORIZED and self._reload is not None:
+                response.close()
+                await self._renew(self._reload)
+                response = await self._send(method, path, headers, params, body, idle)
             status = response.status
         finally:
             self.asked(method if idle is None else "WATCH", status)
-        return response
-
-    async def _answered(
-        self,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        params: Mapping[str, str] | None,
-        body: bytes | None,
-        idle: float | None,
-    ) -> aiohttp.ClientResponse:
-        response = await self._send(method, path, headers, params, body, idle)
-        if response.status == HTTPStatus.UNAUTHORIZED and self._reload is not None:
-            response.close()
-            await self._renew(self._reload)
-            response = await self._send(method, path, headers, params, body, idle)
         return response
 
     async def _send(
